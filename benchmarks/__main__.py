@@ -1,0 +1,15 @@
+"""Run every benchmark, each in a process of its own, so that one's memory is not another's peak."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+NAMES = ("neighbors", "battery", "vendi", "tail", "scan")
+
+if __name__ == "__main__":
+    chosen = sys.argv[1:] or NAMES
+    failed = [
+        n for n in chosen if subprocess.run([sys.executable, "-m", f"benchmarks.{n}"]).returncode
+    ]
+    sys.exit(f"failed: {', '.join(failed)}" if failed else 0)

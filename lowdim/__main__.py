@@ -1,0 +1,5 @@
+"""``python -m lowdim``."""
+
+from lowdim.cli import main
+
+main()

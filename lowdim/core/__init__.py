@@ -1,0 +1,1 @@
+"""The four nouns, and what they stand on."""

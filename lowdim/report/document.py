@@ -1,0 +1,128 @@
+"""`Report`: all that a scan found, as plain JSON values with a version.
+
+The page, the terminal summary and the diff read nothing but this document, so a report can be
+drawn again from ``scan.json`` alone. The schema is described in ``docs/scan-json.md``.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lowdim.core.estimate import to_json
+from lowdim.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+SCHEMA = "lowdim.scan/1"
+SECTIONS = ("weights", "layers", "cka", "embedding", "advice")
+
+
+@dataclass
+class Report:
+    """What `lowdim.scan` found; prints itself in a terminal and in a notebook.
+
+    Attributes
+    ----------
+    source, options, environment : dict
+        What was scanned, with which options, on what machine.
+    methods : dict
+        Question, paper, link and cost of each method id that appears.
+    weights, layers : list of dict
+        One entry a matrix, one entry a layer, each with its ``estimates``.
+    cka : list of list of float, or None
+        Debiased linear CKA between layers.
+    embedding : dict or None
+        The points themselves: estimates, histograms, near-duplicates, labels, size and recall.
+    advice : list of dict
+        At most seven recommendations, each tried in the run with its figure.
+    """
+
+    source: dict[str, Any]
+    options: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+    methods: dict[str, Any] = field(default_factory=dict)
+    weights: list[dict[str, Any]] = field(default_factory=list)
+    layers: list[dict[str, Any]] = field(default_factory=list)
+    cka: list[list[float]] | None = None
+    embedding: dict[str, Any] | None = None
+    advice: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    created: str = ""
+    seconds: float = 0.0
+    peak_bytes: int = 0
+    complete: bool = False
+    lowdim: str = ""
+    schema: str = SCHEMA
+
+    def to_dict(self) -> dict[str, Any]:
+        """Strict JSON values, the schema version first."""
+        return {"schema": self.schema} | {k: to_json(v) for k, v in vars(self).items()}
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``scan.json`` and ``report.html`` into ``folder``; returns the page's path.
+
+        Both are written whole or not at all: a failure leaves an older file as it was.
+        """
+        from lowdim.io.write import atomic_write, check_writable
+        from lowdim.report.page import render
+
+        folder = check_writable(folder)
+        self.save_json(folder)
+        page = folder / "report.html"
+        atomic_write(page, render(self))
+        return page
+
+    def save_json(self, folder: str | Path) -> Path:
+        """Write ``scan.json`` alone, atomically."""
+        from lowdim.io.write import atomic_write
+
+        path = Path(folder) / "scan.json"
+        atomic_write(path, json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
+        return path
+
+    def __rich__(self) -> RenderableType:
+        from lowdim.report.terminal import summary
+
+        return summary(self)
+
+    def __repr__(self) -> str:
+        from rich.console import Console
+
+        console = Console(width=80)
+        with console.capture() as captured:
+            console.print(self)
+        return captured.get()
+
+    def _repr_html_(self) -> str:
+        from lowdim.report.page import render_summary
+
+        return render_summary(self)
+
+
+def load_scan(path: str | Path) -> Report:
+    """Read back a ``scan.json`` (or the folder that holds one).
+
+    Raises
+    ------
+    InputError
+        Where the file is missing, not JSON, or of a schema this version does not know.
+    """
+    path = Path(path)
+    path = path / "scan.json" if path.is_dir() else path
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist: give a scan.json or the folder of one") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} cannot be read as a scan: {error}") from error
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+        found = data.get("schema") if isinstance(data, dict) else None
+        raise InputError(f"{path} has schema {found!r}, this version of lowdim reads {SCHEMA!r}")
+    known = {k: data[k] for k in Report.__dataclass_fields__ if k in data}
+    if not isinstance(known.get("source"), dict):
+        raise InputError(f"{path} has no 'source' object: it is not a whole scan.json")
+    return Report(**known)

@@ -1,0 +1,150 @@
+"""The report as a screenful of text: what was scanned, what was found, what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from lowdim.report import words
+from lowdim.report.document import Report
+
+BARS = "▁▂▃▄▅▆▇█"
+CURVE = 24
+NAME = 34
+MOST_SENTENCES = 3
+MOST_ESTIMATES = 6
+MOST_CURVES = 3
+MOST_ADVICE = 5
+
+NOTABLE = (
+    ("spectra/rank-99", min, "leanest", "rank at 99%: {value} of {full}"),
+    ("spectra/marchenko-pastur", max, "most outliers", "{value} beyond the noise bulk"),
+    ("spectra/tail-exponent", min, "heaviest tail", "exponent {value}"),
+    ("spectra/init-distance", max, "most trained", "{value} from a fresh start"),
+)
+"""Which matrix stands out by which measure, and what to say of it."""
+
+
+def summary(report: Report) -> RenderableType:
+    """Show what a report says in about forty lines of eighty columns.
+
+    Every text of the scan is shown as it is: nothing in it is read as markup.
+    """
+    parts: list[RenderableType] = [_head(report)]
+    if report.embedding:
+        parts.append(_embedding(report.embedding))
+    if len(report.layers) > 1:
+        parts.append(_layers(report.layers))
+    if report.weights:
+        parts.append(_weights(report.weights))
+    if report.advice:
+        parts.append(_advice(report.advice))
+    if report.notes:
+        more = f" (and {len(report.notes) - 1} more)" if len(report.notes) > 1 else ""
+        parts.append(Text(f"Note: {words.short(report.notes[0], 140)}{more}", style="dim"))
+    return Group(*parts)
+
+
+def _head(report: Report) -> Group:
+    """Name, facts, and the sentences that matter most."""
+    name = Text(words.short(report.source.get("name") or "points"), style="bold")
+    lines = [
+        name,
+        Text(", ".join(words.scanned(report))),
+        Text(", ".join(words.ran(report)), "dim"),
+    ]
+    if not report.complete:
+        lines.append(Text("Incomplete: the scan was stopped before it ended.", style="bold yellow"))
+    return Group(
+        *lines, Text(), *(Text(sentence) for sentence in words.sentences(report)[:MOST_SENTENCES])
+    )
+
+
+def _title(text: str) -> Text:
+    return Text(f"\n{text}", style="bold")
+
+
+def _grid(*justify: str) -> Table:
+    """Columns without lines; only the last may fold, so no number is ever cut."""
+    table = Table.grid(padding=(0, 2))
+    for place, side in enumerate(justify):
+        last = place == len(justify) - 1
+        table.add_column(justify=side, no_wrap=not last, overflow="fold")  # type: ignore[arg-type]
+    return table
+
+
+def _embedding(points: dict[str, Any]) -> Group:
+    """The first few measures, each with its interval."""
+    ids = words.ordered(points["estimates"])
+    table = _grid("left", "right", "left")
+    for id in ids[:MOST_ESTIMATES]:
+        estimate = points["estimates"][id]
+        table.add_row(
+            f"  {words.label(id)}",
+            Text(words.number(estimate.get("value")), style="cyan"),
+            Text(words.interval(estimate), style="dim"),
+        )
+    size = f"{words.count(points['n'], 'row')} of {words.count(points['dim'], 'dimension')}"
+    more = f"; {len(ids) - MOST_ESTIMATES} more measures in the report"
+    return Group(_title(f"Embedding ({size}{more if len(ids) > MOST_ESTIMATES else ''})"), table)
+
+
+def sparkline(values: Sequence[float | None], width: int = CURVE) -> str:
+    """Block characters between the extremes, at most ``width``; a gap where one is missing."""
+    if len(values) > width:  # evenly spaced, both ends kept
+        values = [values[round(i * (len(values) - 1) / (width - 1))] for i in range(width)]
+    known = [v for v in values if v is not None]
+    if not known:
+        return ""
+    low, span = min(known), (max(known) - min(known)) or 1.0
+    return "".join(" " if v is None else BARS[round((v - low) / span * 7)] for v in values)
+
+
+def _layers(layers: list[dict[str, Any]]) -> Group:
+    """A sparkline each measure: from the first to the last layer, and between which values."""
+    ids = words.ordered(id for layer in layers for id in layer["estimates"])
+    table = _grid("left", "right", "left", "left")
+    for id in ids[:MOST_CURVES]:
+        values = [words.value(layer, id) for layer in layers]
+        known = [v for v in values if v is not None]
+        table.add_row(
+            f"  {words.label(id)}",
+            Text(words.number(values[0]), style="cyan"),
+            Text(sparkline(values)),
+            Text.assemble(
+                (words.number(values[-1]), "cyan"),
+                (f"  ({words.number(min(known))} to {words.number(max(known))})", "dim"),
+            )
+            if known
+            else "",
+        )
+    return Group(_title(f"Layers (first to last of {len(layers)})"), table)
+
+
+def _weights(weights: list[dict[str, Any]]) -> Group:
+    """The matrices that stand out, one line each."""
+    table = _grid("left", "left", "left")
+    for id, pick, role, saying in NOTABLE:
+        found = [(value, w) for w in weights if (value := words.value(w, id)) is not None]
+        if not found:
+            continue
+        value, w = pick(found, key=lambda item: item[0])
+        said = saying.format(value=words.number(value), full=min(w["rows"], w["cols"]))
+        table.add_row(f"  {role}", Text(words.short(w["name"], NAME), style="cyan"), Text(said))
+    return Group(_title(f"Weights ({words.count(len(weights), 'matrix', 'matrices')})"), table)
+
+
+def _advice(advice: list[dict[str, Any]]) -> Group:
+    table = _grid("right", "left")
+    for place, entry in enumerate(advice[:MOST_ADVICE], start=1):
+        table.add_row(f"  {place}.", Text(words.short(entry["title"], 140)))
+    more = (
+        f" (and {len(advice) - MOST_ADVICE} more in the report)"
+        if len(advice) > MOST_ADVICE
+        else ""
+    )
+    return Group(_title(f"What you can do{more}"), table)

@@ -1,0 +1,75 @@
+"""Agreement with scikit-dimension, unbiased local dimensions, and honest intervals."""
+
+import pytest
+import torch
+
+from lowdim.core.neighbors import Neighbors
+from lowdim.errors import InputError
+from lowdim.geometry import mle
+from tests.geometry.manifolds import cube, flat_torus, normal
+
+
+@pytest.mark.parametrize("k", [5, 20])
+@pytest.mark.parametrize(("n", "d"), [(300, 2), (400, 12)])
+def test_agrees_with_scikit_dimension(n, d, k):
+    skdim = pytest.importorskip("skdim")
+    x = cube(n, d)
+    found = mle(Neighbors.of_points(x, k), k=k)
+    oracle = skdim.id.MLE().fit(x.numpy(), n_neighbors=k, comb="mle")
+    assert found.value == pytest.approx(oracle.dimension_, rel=1e-6)
+    unbiased = skdim.id.MLE(unbiased=True).fit(x.numpy(), n_neighbors=k)
+    assert found.per_point.tolist() == pytest.approx(unbiased.dimension_pw_.tolist(), rel=1e-6)
+
+
+@pytest.mark.parametrize("d", [1, 2, 5])
+def test_local_dimensions_are_unbiased_and_as_noisy_as_stated(d):
+    found = mle(flat_torus(3000, d, 20))
+    assert found.value == pytest.approx(d, rel=0.03)
+    assert float(found.per_point.mean()) == pytest.approx(d, rel=0.03)
+    assert float(found.per_point.std()) / d == pytest.approx(17**-0.5, rel=0.1)
+
+
+def test_local_dimension_tells_a_sheet_from_a_ball():
+    sheet = torch.cat([cube(600, 2), torch.zeros(600, 4).double()], 1)
+    ball = cube(600, 6, 1) + 5
+    local = mle(Neighbors.of_points(torch.cat([sheet, ball]), 20)).per_point
+    assert float(local[:600].median()) == pytest.approx(2, abs=0.4)
+    assert float(local[600:].median()) > 4
+
+
+@pytest.mark.parametrize(("d", "n"), [(1, 500), (2, 500), (5, 500)])
+def test_intervals_hold_the_truth_where_there_is_no_bias(d, n):
+    """Nominal 95%; 120 draws of a 95% interval lie above 88% in all but one of 1,000 runs."""
+    found = [mle(flat_torus(n, d, 20, seed)) for seed in range(120)]
+    hits = sum(e.low <= d <= e.high for e in found)
+    assert hits >= 0.88 * 120
+    spread = torch.tensor([e.value for e in found]).std()
+    claimed = torch.tensor([e.standard_error for e in found]).mean()
+    assert claimed == pytest.approx(float(spread), rel=0.3)
+
+
+def test_reads_the_first_k_columns_of_a_longer_search():
+    x = normal(200, 4)
+    short, long = (mle(Neighbors.of_points(x, k), k=10) for k in (10, 30))
+    assert short.value == pytest.approx(long.value, rel=1e-12)
+    assert short.standard_error == pytest.approx(long.standard_error, rel=1e-12)
+
+
+def test_equally_distant_neighbours_are_noted():
+    """An octahedron's corners have four neighbours at one distance."""
+    corners = torch.cat([torch.eye(3), -torch.eye(3)]).double() + 50
+    found = mle(Neighbors.of_points(torch.cat([normal(100, 3), corners]), 4), k=4)
+    assert found.notes[0].startswith("6 points with all neighbours at one distance")
+    assert torch.isinf(found.per_point[100:]).all()
+
+
+def test_bad_input():
+    x = normal(40, 3)
+    with pytest.raises(InputError, match="equals another row"):
+        mle(Neighbors.of_points(torch.cat([x, x[:1]]), 5), k=5)
+    with pytest.raises(InputError, match="k=2"):
+        mle(Neighbors.of_points(x, 5), k=2)
+    with pytest.raises(InputError):
+        mle(Neighbors.of_points(x, 5), k=20)
+    with pytest.raises(InputError, match="grid"):
+        mle(Neighbors.of_points(torch.eye(10), 5), k=5)

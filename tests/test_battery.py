@@ -1,0 +1,3 @@
+"""Runs the common battery on every registered method."""
+
+from tests.battery import *  # noqa: F403
