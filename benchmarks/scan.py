@@ -10,7 +10,12 @@ from pathlib import Path
 
 from benchmarks.harness import Row, report
 
-IMPORT = "import time, sys; t = time.perf_counter(); import lowdim; print(time.perf_counter() - t, 'torch' in sys.modules)"
+IMPORT = """
+import sys, time
+start = time.perf_counter()
+import lowdim
+print(time.perf_counter() - start, 'torch' in sys.modules)
+"""
 
 
 def main() -> None:

@@ -156,8 +156,9 @@ class Shared:
         if key not in self._spectra:
             n, dim = _shape(self.source)
             if n < dim:  # the Gram side is the smaller one
-                options = {"center": center, "unit": unit, "memory": self.memory}
-                self._spectra[key] = Spectrum.of_points(self.points, **options)
+                self._spectra[key] = Spectrum.of_points(
+                    self.points, center=center, unit=unit, memory=self.memory
+                )
             else:
                 self._spectra[key] = Spectrum.of_moments(self.moments(unit), center=center)
         return self._spectra[key]

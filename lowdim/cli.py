@@ -1,4 +1,4 @@
-"""The command line: parsing and printing only. A user's mistake ends in one line and exit code 2."""
+"""The command line: parsing and printing only; a user's mistake ends in one line, exit code 2."""
 
 from __future__ import annotations
 

@@ -99,6 +99,7 @@ class Method:
         return f"https://arxiv.org/abs/{self.arxiv}" if self.arxiv else None
 
     def __call__(self, *args: Any, **options: Any) -> Any:
+        """Call the function itself."""
         return self.function(*args, **options)
 
     def to_dict(self) -> dict[str, Any]:

@@ -43,6 +43,12 @@ def same(a: Estimate, b: Estimate, tolerance: float) -> bool:
     return math.isclose(a.value, b.value, rel_tol=tolerance, abs_tol=tolerance)
 
 
+def check_message(error: InputError) -> None:
+    """A message is one line, and says something."""
+    assert 20 < len(str(error)) < 400
+    assert "\n" not in str(error)
+
+
 by_id = {"ids": lambda m: m.id}
 
 
@@ -97,7 +103,7 @@ def test_declared_invariances_hold(method, change):
 def test_same_numbers_from_run_to_run_and_under_a_small_budget(method):
     first = run(method, sample())
     assert run(method, sample()).value == first.value
-    assert same(run(method, sample(), memory="8MiB"), first, 1e-9)
+    assert same(run(method, sample(), memory="32MiB"), first, 1e-9)
 
 
 @pytest.mark.parametrize("method", POINT_METHODS, **by_id)
@@ -160,8 +166,7 @@ def test_poor_data_gets_an_answer_or_a_clear_error(method, x):
     try:
         found = run(method, x)
     except InputError as error:
-        assert len(str(error)) > 20
-        assert "\n" not in str(error)
+        check_message(error)
     else:
         assert not math.isnan(found.value)
 
@@ -178,9 +183,11 @@ def test_matrix_methods_answer_for_every_shape(method):
         assert math.isfinite(method(scaled).value)
     for poor in [torch.zeros(5, 5), torch.ones(1, 1), torch.ones(6, 4), torch.eye(3)]:
         try:
-            assert not math.isnan(method(Spectrum.of_matrix(poor)).value)
+            found = method(Spectrum.of_matrix(poor))
         except InputError as error:
-            assert "\n" not in str(error)
+            check_message(error)
+        else:
+            assert not math.isnan(found.value)
 
 
 @pytest.mark.parametrize("method", MATRIX_METHODS, **by_id)

@@ -104,12 +104,14 @@ def cka_matrix(
     norms = hsic.diagonal()
     for i, norm in enumerate(norms.tolist()):
         if not norm > 0:
-            raise InputError(f"layers[{i}] has no structure to compare: HSIC with itself is {norm:.2g}")
+            raise InputError(
+                f"layers[{i}] has no structure to compare: HSIC with itself is {norm:.2g}"
+            )
     return hsic / (norms[:, None] * norms).sqrt()
 
 
 def _standardise(x: Tensor, i: int) -> Tensor:
-    """Centre and scale to mean squared row length one, so that products neither over- nor underflow."""
+    """Centre and scale to mean squared row length one, so that no product over- or underflows."""
     x = x - x.mean(0)
     size = float(torch.linalg.vector_norm(x, dtype=torch.float64)) / math.sqrt(len(x))
     if not size > 0:

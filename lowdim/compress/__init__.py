@@ -1,5 +1,5 @@
 """How much of this model can go, and what does it cost?"""
 
-from lowdim.compress.low_rank import LowRank, low_rank
+from lowdim.compress.low_rank import LowRank, low_rank, output_spectrum
 
-__all__ = ["LowRank", "low_rank"]
+__all__ = ["LowRank", "low_rank", "output_spectrum"]

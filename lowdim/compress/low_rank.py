@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lowdim.core.linalg import eigh_psd
 from lowdim.core.points import check_finite
+from lowdim.core.spectrum import Spectrum
 from lowdim.errors import InputError
 
 
@@ -53,8 +54,8 @@ class LowRank:
         return rows * cols - self.rank * (rows + cols)
 
 
-def low_rank(weight: Tensor, moment: Tensor, *, energy: float = 0.99) -> LowRank:
-    """How few directions of a weight's output carry this share of its energy on real inputs?
+def output_spectrum(weight: Tensor, moment: Tensor) -> Spectrum:
+    """How is the energy of a weight's output shared out among directions, on real inputs?
 
     Parameters
     ----------
@@ -62,18 +63,16 @@ def low_rank(weight: Tensor, moment: Tensor, *, energy: float = 0.99) -> LowRank
         (out, in), applied as ``x @ weight.T``.
     moment : Tensor
         (in, in) uncentred second moment of the inputs, E[x x^T].
-    energy : float
-        Share of the activation-weighted energy E||W x||^2 to keep, in (0, 1].
 
     Returns
     -------
-    LowRank
-        Factors in the dtype of ``weight``; computed in float64.
+    Spectrum
+        Of the outputs: ``vectors`` are (out, r) with r = min(out, in); float64.
 
     Raises
     ------
     InputError
-        Where the shapes do not fit, a value is not finite, or the inputs were all zero.
+        Where the shapes do not fit, or a value is not finite.
     """
     rows, cols = weight.shape
     if moment.shape != (cols, cols):
@@ -81,8 +80,6 @@ def low_rank(weight: Tensor, moment: Tensor, *, energy: float = 0.99) -> LowRank
             f"weight is {rows} x {cols} but moment is {tuple(moment.shape)}: it has to be the "
             f"{cols} x {cols} second moment of the inputs"
         )
-    if not 0 < energy <= 1:
-        raise InputError(f"energy={energy}: a share in (0, 1]")
     check_finite(weight, "weight")
     check_finite(moment, "moment")
     w, c = weight.double(), moment.double()
@@ -94,10 +91,38 @@ def low_rank(weight: Tensor, moment: Tensor, *, energy: float = 0.99) -> LowRank
         values, right = eigh_psd(half.T @ half)  # (in, in), the smaller side
         scale = values.clamp_min(values[0] * torch.finfo(values.dtype).eps).sqrt()
         left = half @ right / scale  # orthonormal where the value is not zero
-    total = values.sum()
-    if not total > 0:
-        raise InputError("the inputs or the weight are all zero: there is no energy to keep")
-    held = values.cumsum(0) / total
-    rank = int((held < energy * (1 - 1e-12)).sum()) + 1
-    left = left[:, :rank]
-    return LowRank(left.to(weight.dtype), (left.T @ w).to(weight.dtype), float(held[rank - 1]))
+    return Spectrum(values, float(values.sum()), (rows, cols), vectors=left)
+
+
+def low_rank(weight: Tensor, outputs: Spectrum, *, energy: float = 0.99) -> LowRank:
+    """How few directions of a weight's output carry this share of its energy on real inputs?
+
+    Parameters
+    ----------
+    weight : Tensor
+        (out, in), applied as ``x @ weight.T``.
+    outputs : Spectrum
+        Of :func:`output_spectrum`.
+    energy : float
+        Share of the activation-weighted energy E||W x||^2 to keep, in (0, 1].
+
+    Returns
+    -------
+    LowRank
+        Factors in the dtype of ``weight``; computed in float64.
+
+    Raises
+    ------
+    InputError
+        Where the inputs were all zero, or ``outputs`` is another weight's.
+    """
+    if outputs.vectors is None or outputs.shape != tuple(weight.shape):
+        raise InputError(
+            f"outputs is of shape {outputs.shape} and weight of {tuple(weight.shape)}: give the "
+            "weight's own output_spectrum"
+        )
+    rank = outputs.rank_at(energy)
+    left = outputs.vectors[:, :rank]
+    right = left.T @ weight.double()  # (r, out) @ (out, in)
+    held = float(outputs.values[:rank].sum()) / outputs.total
+    return LowRank(left.to(weight.dtype), right.to(weight.dtype), held)

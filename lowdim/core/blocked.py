@@ -53,19 +53,20 @@ class Frame:
 
     @classmethod
     def of(cls, x: Tensor, queries: Tensor | None = None) -> Frame:
-        """Centre of (a few thousand of) the points; any shift is valid, this one is near them."""
+        """Median of a thousand points or so: any shift is valid, this one ignores outliers."""
         sets = [x] if queries is None else [x, queries]
         low = torch.stack([s.amin(0).double() for s in sets]).amin(0)
         high = torch.stack([s.amax(0).double() for s in sets]).amax(0)
         scale = _power_of_two_over(max(float(high.max()), -float(low.min())))
-        center = (x[:: math.ceil(len(x) / 4096)].double() * scale).mean(0)
+        center = (x[:: math.ceil(len(x) / 1024)].double() * scale).median(0).values
         spread = torch.maximum(high * scale - center, center - low * scale).max()
         zoom = _power_of_two_over(float(spread))
         return cls(center * zoom, scale * zoom)
 
     def place(self, rows: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Rows in this frame, rounded to ``dtype``, and half their squared norms."""
-        placed = (rows.double().mul_(self.scale) - self.center).to(dtype)
+        # not mul_: double() of a float64 tensor is that tensor, and it belongs to the user
+        placed = (rows.double() * self.scale - self.center).to(dtype)
         return placed, (placed.double().square().sum(1) / 2).to(dtype)
 
 
@@ -304,6 +305,7 @@ class Search:
     def gaps(self, rows: Tensor, indices: Tensor) -> Tensor:
         """Distances of queries ``rows`` (r,) to points ``indices`` (r, c), from differences."""
         d = self.x.shape[1]
+        # both are copies (index_select, advanced indexing), so they may be scaled in place
         points = self.x.index_select(0, indices.flatten()).double().mul_(self.frame.scale)
         queries = self.queries[rows].double().mul_(self.frame.scale)
         differences = points.view(*indices.shape, d).sub_(queries[:, None])  # (r, c, d)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -33,10 +34,8 @@ def budget(memory: int | float | str | None = None) -> int:
 def _free() -> int:
     free = psutil.virtual_memory().available
     limit, used = (Path("/sys/fs/cgroup") / f"memory.{name}" for name in ("max", "current"))
-    try:
+    with suppress(OSError, ValueError):  # no cgroup, or its limit reads "max"
         free = min(free, int(limit.read_text()) - int(used.read_text()))
-    except (OSError, ValueError):  # no cgroup, or its limit reads "max"
-        pass
     return max(free, 2**28)
 
 

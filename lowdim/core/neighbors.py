@@ -162,8 +162,10 @@ class Neighbors:
         search = Search(x, queries, own, k, Frame.of(x, queries))
         if method == "auto":
             method = "tree" if x.shape[1] <= TREE_DIM and x.device.type == "cpu" else "exact"
-        find = {"exact": Search.run, "tree": _tree, "hnsw": _graph}[method]
-        gaps, indices = find(search, memory, progress)
+        if method == "exact":
+            gaps, indices = search.run(memory, progress)
+        else:
+            gaps, indices = (_tree if method == "tree" else _graph)(search, memory, progress)
         found = cls((gaps / search.frame.scale).to(x.dtype), indices, *x.shape)
         return found if method != "hnsw" else _measured(found, search, memory, seed)
 

@@ -71,7 +71,7 @@ def vendi_of_kernel(kernel: Any, q: float = 1.0) -> float:
     # similarities that were computed in float32 differ by about 1e-6 across the diagonal
     gap, diagonal = float((k - k.T).abs().max()), (k.diagonal() - 1).abs()
     if gap > 1e-5:
-        raise InputError(f"kernel is not symmetric: entries differ by {gap:.2g} across the diagonal")
+        raise InputError(f"kernel is not symmetric: mirrored entries differ by up to {gap:.2g}")
     if float(diagonal.max()) > 1e-5:
         i = int(diagonal.argmax())
         raise InputError(

@@ -165,15 +165,13 @@ def early_enrichment(spectrum: Spectrum) -> EarlyEnrichment:
     p = spectrum.probabilities()
     d = spectrum.shape[1]
     held = torch.ones(d, dtype=p.dtype, device=p.device)
-    held[: len(p)] = p.cumsum(0)[:d]
+    held[: len(p)] = p.cumsum(0)
     excess = held - torch.arange(1, d + 1, dtype=p.dtype, device=p.device) / d  # (d,)
     area = float(torch.trapezoid(excess)) / (d / 2)
     return _read(spectrum, area, EarlyEnrichment, sum_form=2 / d * float(excess.sum()))
 
 
-def _read(
-    spectrum: Spectrum, value: float, kind: type[Any] = Estimate, **fields: float
-) -> Any:
+def _read(spectrum: Spectrum, value: float, kind: type[Any] = Estimate, **fields: float) -> Any:
     n, d = spectrum.shape
     notes = (f"{n} rows show at most {n - 1} of {d} directions",) if n <= d else ()
     return kind(value=float(value), n=n, exact=spectrum.exact, notes=notes, **fields)

@@ -16,7 +16,6 @@ from torch import Tensor
 from lowdim.core.estimate import Estimate
 from lowdim.core.points import as_points, distinct
 from lowdim.errors import InputError
-from lowdim.geometry.two_nn import two_nn
 from lowdim.registry import method, neighbors, points
 
 if TYPE_CHECKING:
@@ -47,15 +46,16 @@ class NearDuplicates(Estimate):
     "geometry/near-duplicates",
     needs=(points(), neighbors(k=2)),
     paper="a rule of this library",
-    cost="O(nd + n log n)",
+    cost="O(nd)",
     invariant=("permutation", "rotation", "translation", "scale"),
 )
 def near_duplicates(x: Tensor, neighbors: Neighbors, *, ratio: float = 0.25) -> NearDuplicates:
     """How many rows say nearly the same as another row, exact copies not counted?
 
     A row counts when another lies closer than a quarter of the median distance from a point to its
-    nearest, and closer than chance alone brings one row in a thousand at the dimension (TwoNN) of
-    the data. Neither has a unit, nor moves much unless half of the rows are near-copies.
+    nearest, and closer than chance alone brings one row in a thousand at the dimension of the data.
+    Neither has a unit, nor gives way unless half of the rows are near-copies: the dimension is that
+    of the median ratio of second to first distance, whose logarithm has the median log(2) / d.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def near_duplicates(x: Tensor, neighbors: Neighbors, *, ratio: float = 0.25) -> 
     Raises
     ------
     InputError
-        The neighbours are not those of the distinct rows of ``x``, or TwoNN has no answer.
+        The neighbours are not those of the distinct rows of ``x``.
 
     Notes
     -----
@@ -86,9 +86,10 @@ def near_duplicates(x: Tensor, neighbors: Neighbors, *, ratio: float = 0.25) -> 
             f"x has {len(kept)} distinct rows and the neighbours are of {len(distance)}: "
             "search among lowdim.core.points.distinct(x)[0]"
         )
-    by_chance = -math.log2(1 - CHANCE)  # t^d for a share of 1 - 2^-(t^d)
-    closest_share = min(ratio, by_chance ** (1 / two_nn(neighbors).value))
-    threshold = closest_share * float(distance.median())
+    second = neighbors.head(2).distances[:, 1].double()
+    per_dimension = float((second / distance).log().median()) / math.log(2)  # 1/d, copies or not
+    by_chance = -math.log2(1 - CHANCE)  # t^d where the share 1 - 2^-(t^d) is CHANCE
+    threshold = min(ratio, by_chance**per_dimension) * float(distance.median())
     close = (distance < threshold).nonzero()[:, 0]
     row = torch.full((len(kept),), len(x), device=x.device)  # where each distinct row first stands
     row.scatter_reduce_(0, inverse, torch.arange(len(x), device=x.device), "amin")

@@ -1,7 +1,7 @@
 """What the nearest-neighbour estimators share: checked distances and an honest standard error.
 
 Neighbouring points share neighbours, so their local estimates move together, and the standard
-error that treats n points as n independent draws is a third too small (sqrt(2) and more).
+error that treats n points as n independent draws is a fifth to a third too small.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def separations(neighbors: Neighbors, k: int) -> Tensor:
     """
     if len(neighbors) != neighbors.n_reference:
         raise InputError(
-            f"these are neighbours of {len(neighbors)} queries among {neighbors.n_reference} points: "
-            "the dimension of points needs their own, Neighbors.of_points(x, k)"
+            f"these are neighbours of {len(neighbors)} queries in {neighbors.n_reference} others: "
+            "a dimension is read off the points' own, Neighbors.of_points(x, k)"
         )
     distances = neighbors.head(k).distances.double()
     zero = distances[:, 0] == 0
@@ -112,9 +112,9 @@ def standard_error(influence: Tensor, indices: Tensor) -> float:
 
     Notes
     -----
-    O(nk log(nk)). In simulations on flat tori (dimension 1 to 10) the 95% intervals of TwoNN and MLE
-    that are made with it hold the mean of the estimator in 90% to 98% of draws from 500 rows on, and
-    in 85% to 95% at 100 rows.
+    O(nk log(nk)). Simulated on flat tori of dimension 1 to 10, the 95% intervals of TwoNN and MLE
+    made with it hold the mean of the estimator in 90% to 98% of draws from 500 rows on, and in
+    85% to 95% at 100 rows.
     """
     n, k = indices.shape
     rows = torch.arange(n, device=indices.device)[:, None].expand(n, k)

@@ -47,10 +47,10 @@ def two_nn(neighbors: Neighbors, *, discard: float = 0.1) -> Dimension:
     Notes
     -----
     Trust it up to a dimension of about 10 from 1,000 rows; beyond, too few points fill the space
-    and it reads low (8.4 for a 10-dimensional cube, 16 for a 20-dimensional one, n = 2,000). It sees the smallest scale,
-    so noise in every coordinate raises it towards the ambient dimension, and rounded or
-    quantised data mislead it. The standard error follows from the influence of each ratio on
-    the fitted slope; see :func:`~lowdim.geometry.nearest.standard_error`.
+    and it reads low (8.4 for a 10-dimensional cube, 16 for a 20-dimensional one, n = 2,000). It
+    sees the smallest scale, so noise in every coordinate raises it towards the ambient dimension,
+    and rounded or quantised data mislead it. The standard error follows from the influence of each
+    ratio on the fitted slope; see :func:`~lowdim.geometry.nearest.standard_error`.
     """
     if not 0 <= discard < 1:
         raise InputError(f"discard={discard}: a share in [0, 1)")
@@ -58,13 +58,12 @@ def two_nn(neighbors: Neighbors, *, discard: float = 0.1) -> Dimension:
     log_mu = (r[:, 1] / r[:, 0]).log()
     n = len(log_mu)
     kept = min(int(n * (1 - discard)), n - 1)  # F = 1 at the last point: its logarithm is infinite
-    order = log_mu.argsort()[:kept]
-    x = log_mu[order]  # (kept,) ascending
+    x, order = (a[:kept] for a in log_mu.sort())  # (kept,) ascending
     y = -torch.log1p(-torch.arange(1, kept + 1, dtype=x.dtype, device=x.device) / n)
     if kept < 2 or float(x[-1]) == 0:
         raise InputError(
-            f"two-nn has {kept} ratios to fit, {int((x == 0).sum())} of them 1: it needs three rows "
-            "or more, and points that do not lie on a grid"
+            f"two-nn has {kept} ratios to fit, {int((x == 0).sum())} of them 1: it needs three or "
+            "more rows, and points that do not lie on a grid"
         )
     value = float(x @ y / (x @ x))
     tied = float((log_mu == 0).double().mean())

@@ -63,19 +63,18 @@ def vasicek_ratio(x: Tensor, *, memory: int | float | str | None = None) -> Esti
         "vasicek-ratio", rows=basis.shape[1], bytes_per_row=40 * n, fixed=8 * n * d, memory=memory
     )
     centred = x.double() - spectrum.mean
-    entropies = torch.cat(
-        [_vasicek(centred @ columns) for columns in basis.split(block, dim=1)]  # (n, d) @ (d, block)
-    )
+    parts = basis.T.split(block)
+    entropies = torch.cat([_vasicek(part @ centred.T) for part in parts])  # (block, d) @ (d, n)
     width = entropies.exp() / math.sqrt(2 * math.pi * math.e)  # (r,)
     unseen = d - len(width)  # directions without any spread have width 0
     return Estimate(value=float(((1 - width).square().sum() + unseen) / d), n=n)
 
 
 def _vasicek(samples: Tensor) -> Tensor:
-    """Differential entropy of each column from spacings of order m = round(sqrt(n))."""
-    n = len(samples)
+    """Differential entropy of each row from spacings of order m = round(sqrt(n))."""
+    n = samples.shape[1]
     m = math.floor(math.sqrt(n) + 0.5)
-    ordered = samples.sort(0).values
+    ordered = samples.sort(1).values
     rank = torch.arange(n, device=samples.device)
-    spacing = ordered[(rank + m).clamp_max(n - 1)] - ordered[(rank - m).clamp_min(0)]
-    return (spacing * (n / (2 * m))).log().mean(0)
+    spacing = ordered[:, (rank + m).clamp_max(n - 1)] - ordered[:, (rank - m).clamp_min(0)]
+    return (spacing * (n / (2 * m))).log().mean(1)

@@ -138,7 +138,7 @@ class _Csv(_Arrow):
         self.has_names = _are_names(path, fields)
         self.fields = fields if self.has_names else [str(j) for j in range(len(fields))]
         self.names = self._columns(column)
-        self.shape = (sum(batch.num_rows for batch in self.batches(2**16)), len(self.names))
+        self.shape = (sum(batch.num_rows for batch in self.batches(1)), len(self.names))
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:
         """Lines that are not empty, with their numbers from 1."""
@@ -159,7 +159,7 @@ class _Csv(_Arrow):
         return [column]
 
     def batches(self, rows: int) -> Iterator[pa.RecordBatch]:
-        size = min(max(rows * self.line_bytes, 2**20, 4 * self.line_bytes), 2**26)
+        size = max(min(rows * self.line_bytes, 2**24), 2**20, 4 * self.line_bytes)
         try:
             yield from pa.csv.open_csv(
                 self.path,

@@ -91,9 +91,10 @@ def _model_job(path: Path, source: dict[str, Any], text: Any, labels: Any) -> Jo
     if text is None:
         from lowdim.datasets import glosses
 
-        texts, name = glosses(), "bundled WordNet glosses"
+        text, name = glosses(), "bundled WordNet glosses"
     else:
-        texts, name = _texts(text), str(text) if isinstance(text, (str, Path)) else "texts given"
+        name = str(text) if isinstance(text, (str, Path)) else "texts given"
+    texts = _texts(text)
     assert texts is not None
     job = Job({"kind": "model"} | source | {"texts": name}, [_stamp(path), _digest(texts.texts)])
     job.model_path, job.weights = path, open_weights(path)

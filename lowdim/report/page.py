@@ -55,7 +55,7 @@ def render(report: Report) -> str:
     }
     methods = {id: _explained(id, report.methods[id]) for id in words.ordered(report.methods)}
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["breakable"] = _breakable
+    environment.filters |= {"breakable": _breakable, "short": words.short}
     page: str = environment.from_string(_asset("page.html.j2")).render(
         report=report,
         title=report.source.get("name") or "points",

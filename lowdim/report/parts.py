@@ -58,6 +58,7 @@ def _embedding(report: Report) -> Section | None:
                 },
                 note="One value for each point, from its nearest neighbours; dashed lines are the "
                 "estimates for all points together.",
+                method="geometry/mle",
             )
         )
     if points.get("hubness"):
@@ -68,6 +69,7 @@ def _embedding(report: Report) -> Section | None:
                 "Hubness",
                 {"": plots.histogram(points["hubness"], axis, marks={})},
                 note="A long tail means that a few points are everybody's neighbours.",
+                method="geometry/hubness",
             )
         )
     if (labels := points.get("labels")) and labels["rows"]:
@@ -111,6 +113,11 @@ def _estimates(points: dict[str, Any], methods: dict[str, Any]) -> Table:
         estimate = points["estimates"][id]
         notes = [*estimate.get("notes", ())]
         notes += ["approximate"] if estimate.get("exact") is False else []
+        more = (
+            f"{f.replace('_', ' ')} {words.number(estimate.get(f))}"
+            for f in own_fields([points], id)
+        )
+        notes += more
         said = [methods.get(id, {}).get("question", ""), f"({'; '.join(notes)})" if notes else ""]
         rows.append(
             [
@@ -190,7 +197,7 @@ def _layers(report: Report) -> Section | None:
     layers = report.layers
     if not layers:
         return None
-    lede = f"{words.count(len(layers), 'layer')}, the embedding output first"
+    lede = f"{words.count(len(layers), 'layer')}, the embedding output first; plots run with depth"
     section = Section("layers", "Layers", lede)
     measures = words.ordered(id for layer in layers for id in layer["estimates"])
     curves = [
@@ -199,7 +206,7 @@ def _layers(report: Report) -> Section | None:
             words.label(id),
             {"": plots_model.layer_curve(layers, id)},
             method=id,
-            height=200,
+            height=180,
         )
         for place, id in enumerate(measures)
     ]
@@ -212,6 +219,7 @@ def _layers(report: Report) -> Section | None:
                 "Which layers hold the same",
                 {"": plots_model.cka(report.cka, layers)},
                 note="Debiased linear CKA: 1 is the same up to rotation and scale, 0 unrelated.",
+                method="compare/cka",
                 height=400,
             )
         )
@@ -276,7 +284,7 @@ def _weights(report: Report) -> Section | None:
     )
     if spectra:
         section.blocks.append(spectrum)
-    fields = [(id, name) for id in measures for name in _fields(weights, id)]
+    fields = [(id, name) for id in measures for name in ("value", *own_fields(weights, id))]
     columns = [Column("Matrix", numeric=False), Column("Kind", numeric=False)]
     columns += [Column("Rows"), Column("Columns")]
     columns += [Column(words.label(id, name), id) for id, name in fields]
@@ -301,15 +309,15 @@ def _weights(report: Report) -> Section | None:
     return section
 
 
-def _fields(entries: Iterable[dict[str, Any]], id: str) -> list[str]:
-    """``value``, then the method's own fields that are single numbers."""
+def own_fields(entries: Iterable[dict[str, Any]], id: str) -> list[str]:
+    """A method's own fields that are single numbers."""
     own = {
         name: None
         for entry in entries
         for name, v in entry["estimates"].get(id, {}).items()
         if name not in COMMON and isinstance(v, (int, float)) and not isinstance(v, bool)
     }
-    return ["value", *own]
+    return list(own)
 
 
 def ladder(points: dict[str, Any] | None) -> list[dict[str, Any]]:

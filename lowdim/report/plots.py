@@ -117,23 +117,24 @@ def histogram(counts: dict[str, Any], x_title: str, *, marks: dict[str, float | 
         "customdata": [[number(a), number(b)] for a, b in pairwise(edges)],
         "hovertemplate": "%{customdata[0]} to %{customdata[1]}: %{y} points<extra></extra>",
     }
-    drawn = [(name, x) for name, x in marks.items() if x is not None]
+    drawn = sorted((x, name) for name, x in marks.items() if x is not None)
     layout = {
         "xaxis": {"title": x_title},
         "yaxis": {"title": "points"},
         "bargap": 0,
-        "shapes": [line("x", x) for _, x in drawn],
+        "margin": {"l": 52, "r": 12, "t": 26, "b": 44},
+        "shapes": [line("x", x) for x, _ in drawn],
         "annotations": [
             {
                 "x": x,
-                "y": 1 - 0.08 * place,
+                "y": 1,
                 "yref": "paper",
-                "text": f" {name} {number(x)}",
+                "text": f"{name} {number(x)}",
                 "showarrow": False,
-                "xanchor": "left",
-                "yanchor": "top",
+                "xanchor": "left" if x == drawn[-1][0] else "right",
+                "yanchor": "bottom",
             }
-            for place, (name, x) in enumerate(drawn)
+            for x, name in drawn
         ],
     }
     return {"data": [bars], "layout": layout}

@@ -41,7 +41,7 @@ def layer_curve(layers: Sequence[dict[str, Any]], id: str) -> Figure:
     sure = [(i, e) for i, e in zip(x, found, strict=True) if interval(e)]
     band = _band([i for i, _ in sure], [e["low"] for _, e in sure], [e["high"] for _, e in sure])
     layout = {
-        "xaxis": {"title": "layer", "dtick": max(1, -(-len(x) // 8))},
+        "xaxis": {"dtick": max(1, -(-len(x) // 8)), "zeroline": False},
         "yaxis": {"nticks": 5},
         "showlegend": False,
     }

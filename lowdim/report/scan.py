@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,11 +31,13 @@ from lowdim.report.document import Report
 from lowdim.report.job import Job, open_job
 from lowdim.report.pieces import Pieces
 from lowdim.report.sections import (
+    attempt,
     cka_section,
     embedding_section,
     layers_section,
     weights_section,
 )
+from lowdim.report.truncation import truncation_advice
 
 MAX_POINTS = 20_000
 
@@ -135,7 +137,9 @@ class _Run:
             report.weights = weights_section(
                 job.weights, self.pieces, self.progress, report.notes, self.memory
             )
-        points, model, layers, names = job.points, None, [], []
+        points, model = job.points, None
+        layers: list[Tensor] = []
+        names: list[str] = []
         if job.model_path is not None:
             model = load_model(job.model_path)
             report.source |= {
@@ -159,6 +163,7 @@ class _Run:
         """Every layer's points and the final embedding."""
         options, job = self.report.options, self.job
         report = self.progress.task("activations")
+        notes: list[str] = []
 
         def make() -> dict[str, Tensor]:
             found = hidden_states(
@@ -170,6 +175,7 @@ class _Run:
                 seed=self.seed,
                 progress=report,
             )
+            notes.extend(found.notes)
             layers = {
                 f"{i:03d} {name}": x
                 for i, (name, x) in enumerate(zip(found.names, found.layers, strict=True))
@@ -177,6 +183,7 @@ class _Run:
             return layers | {"rows": found.rows, "embedding": found.embedding}
 
         found = self.pieces.tensors("activations", make)
+        self.report.notes += self.pieces.json("activations/notes", lambda: notes)
         rows, embedding = found.pop("rows"), found.pop("embedding")
         keys = sorted(found)
         index = rows.tolist()
@@ -187,7 +194,8 @@ class _Run:
 
     def embedding(self, points: Tensor, model: Model | None) -> None:
         """The section on the points themselves."""
-        job, notes = self.job, []
+        job = self.job
+        notes: list[str] = []
         name = "points" if model is None else "final embedding"
 
         def make() -> dict[str, Any]:
@@ -211,24 +219,23 @@ class _Run:
         self, points: Tensor, model: Model | None, layers: list[Tensor], names: list[str]
     ) -> None:
         """What helped when it was tried, at most seven."""
-        job, section = self.job, self.report.embedding
+        job, section, seed = self.job, self.report.embedding, self.seed
         assert section is not None
-        advice = index_advice(section)
-        labels = job.labels if job.labels is not None and len(set(job.labels)) > 1 else None
-        if labels is not None:
+        trials: list[Callable[[], list[dict[str, Any]]]] = [lambda: index_advice(section)]
+        labels = job.labels
+        if labels is not None and len(set(labels)) > 1:
             self.progress.task("labels")
-            advice += centering_advice(points, labels, self.seed)
-            advice += layer_advice(layers, names, labels, self.seed)
-        if (
-            model is not None
-            and job.texts is not None
-            and self.report.options["pooling"] != "tokens"
-        ):
-            from lowdim.report.truncation import truncation_advice
-
-            advice += truncation_advice(model, job.texts, seed=self.seed, progress=self.progress)
-        advice += duplicate_advice(section)
-        self.report.advice = advice[:MOST]
+            trials.append(lambda: centering_advice(points, labels, seed))
+            trials.append(lambda: layer_advice(layers, names, labels, seed))
+        texts = job.texts
+        if model is not None and texts is not None and self.report.options["pooling"] != "tokens":
+            trials.append(
+                lambda: truncation_advice(model, texts, seed=seed, progress=self.progress)
+            )
+        trials.append(lambda: duplicate_advice(section))
+        for trial in trials:
+            self.report.advice += attempt(trial, self.report.notes, "advice") or []
+        self.report.advice = self.report.advice[:MOST]
 
 
 def _methods_used(report: Report) -> dict[str, Any]:

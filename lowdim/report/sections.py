@@ -203,7 +203,7 @@ def _pairs(estimate: Any, shared: Shared, texts: Sequence[str] | None) -> list[d
     later = (first[inverse.cpu()] != torch.arange(len(inverse))).nonzero()[:100, 0].tolist()
     pairs = [(int(first[inverse[b]]), b, 0.0) for b in later]
     if estimate is not None:
-        pairs += [(int(first[a]), int(first[b]), float(d)) for a, b, d in estimate.pairs]
+        pairs += list(estimate.pairs)
     rows = []
     for a, b, distance in pairs[:100]:
         row: dict[str, Any] = {"a": a, "b": b, "distance": distance}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,12 +22,12 @@ MOST_CURVES = 3
 MOST_ADVICE = 5
 
 NOTABLE = (
-    ("spectra/rank-99", min, "leanest", "rank at 99%: {value} of {full}"),
-    ("spectra/marchenko-pastur", max, "most outliers", "{value} beyond the noise bulk"),
-    ("spectra/tail-exponent", min, "heaviest tail", "exponent {value}"),
-    ("spectra/init-distance", max, "most trained", "{value} from a fresh start"),
+    ("spectra/rank-99", "leanest", lambda v, full: -v / full, "99% energy in {value} of {full}"),
+    ("spectra/marchenko-pastur", "most outliers", lambda v, _: v, "{value} beyond the noise bulk"),
+    ("spectra/tail-exponent", "heaviest tail", lambda v, _: -v, "exponent {value}"),
+    ("spectra/init-distance", "most trained", lambda v, _: v, "{value} from a fresh matrix"),
 )
-"""Which matrix stands out by which measure, and what to say of it."""
+"""By which measure a matrix stands out, its title, what is largest for it, what to say of it."""
 
 
 def summary(report: Report) -> RenderableType:
@@ -45,7 +46,8 @@ def summary(report: Report) -> RenderableType:
         parts.append(_advice(report.advice))
     if report.notes:
         more = f" (and {len(report.notes) - 1} more)" if len(report.notes) > 1 else ""
-        parts.append(Text(f"Note: {words.short(report.notes[0], 140)}{more}", style="dim"))
+        first = textwrap.shorten(report.notes[0], 140, placeholder=" …")
+        parts.append(Text(f"Note: {first}{more}", style="dim"))
     return Group(*parts)
 
 
@@ -128,13 +130,16 @@ def _layers(layers: list[dict[str, Any]]) -> Group:
 def _weights(weights: list[dict[str, Any]]) -> Group:
     """The matrices that stand out, one line each."""
     table = _grid("left", "left", "left")
-    for id, pick, role, saying in NOTABLE:
-        found = [(value, w) for w in weights if (value := words.value(w, id)) is not None]
-        if not found:
-            continue
-        value, w = pick(found, key=lambda item: item[0])
-        said = saying.format(value=words.number(value), full=min(w["rows"], w["cols"]))
-        table.add_row(f"  {role}", Text(words.short(w["name"], NAME), style="cyan"), Text(said))
+    for id, role, size, saying in NOTABLE:
+        found = [
+            (size(value, full), value, full, w["name"])
+            for w in weights
+            if (value := words.value(w, id)) is not None and (full := min(w["rows"], w["cols"]))
+        ]
+        if found:
+            _, value, full, name = max(found)
+            said = saying.format(value=words.number(value), full=full)
+            table.add_row(f"  {role}", Text(words.short(name, NAME), style="cyan"), Text(said))
     return Group(_title(f"Weights ({words.count(len(weights), 'matrix', 'matrices')})"), table)
 
 

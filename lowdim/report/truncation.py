@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from lowdim.compress.low_rank import LowRank, low_rank
+from lowdim.compress.low_rank import LowRank, low_rank, output_spectrum
 from lowdim.core.progress import Progress
 from lowdim.core.random import permutation
-from lowdim.errors import InputError
+from lowdim.core.spectrum import Spectrum
 from lowdim.io.activations import embed, input_moments, perplexity, replaced_weight
 from lowdim.io.models import Model
 
@@ -51,18 +51,23 @@ def truncation_advice(
         return []
     progress.task("inputs of the weights")
     moments = input_moments(model, calibration)
+    spectra = {
+        name: output_spectrum(model.weight(name), moment.second_moment(center=False))
+        for name, moment in moments.items()
+    }
+    spectra = {name: outputs for name, outputs in spectra.items() if outputs.total > 0}
     trial = _Trial(model, held_out)
     report, advice = progress.task("truncations"), []
     for step, energy in enumerate(ENERGIES):
         report(step, len(ENERGIES))
-        factors = _factors(model, moments, energy)
+        factors = _factors(model, spectra, energy)
         if not factors:
             continue
         everything = trial.run(factors)
         if everything.acceptable and len(factors) > 1:
             advice.append(_many(model, factors, everything, energy, len(held_out)))
             break
-    factors = _factors(model, moments, ENERGIES[0])
+    factors = _factors(model, spectra, ENERGIES[0])
     for name in sorted(factors, key=lambda n: -factors[n].saved)[:3]:
         outcome = trial.run({name: factors[name]})
         if outcome.acceptable:
@@ -72,15 +77,12 @@ def truncation_advice(
     return advice
 
 
-def _factors(model: Model, moments: dict[str, Any], energy: float) -> dict[str, LowRank]:
+def _factors(model: Model, spectra: dict[str, Spectrum], energy: float) -> dict[str, LowRank]:
     """Stand-ins that save at least a tenth of their weight's parameters."""
     found = {}
-    for name, moment in moments.items():
+    for name, outputs in spectra.items():
         weight = model.weight(name)  # (out, in)
-        try:
-            factor = low_rank(weight, moment.second_moment(center=False), energy=energy)
-        except InputError:  # a module that no text reached has nothing to weigh by
-            continue
+        factor = low_rank(weight, outputs, energy=energy)
         if factor.saved >= LEAST_SAVING * weight.numel():
             found[name] = factor
     return found
@@ -147,7 +149,10 @@ def _result(outcome: Outcome) -> str:
     return f"{outcome.name} {outcome.after:.4f}"
 
 
-_HOW = """from lowdim.compress import low_rank
+_HOW = """from lowdim.compress import low_rank, output_spectrum
 from lowdim.io.activations import input_moments
-moment = input_moments(model, texts)["{name}"].second_moment(center=False)
-factors = low_rank(model.weight("{name}"), moment, energy={energy})"""
+from lowdim.io.models import load_model
+model, name = load_model(path), "{name}"
+moment = input_moments(model, texts)[name].second_moment(center=False)
+weight = model.weight(name)
+factors = low_rank(weight, output_spectrum(weight, moment), energy={energy})"""

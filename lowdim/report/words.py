@@ -17,8 +17,8 @@ LABELS = {
     "geometry/two-nn": "TwoNN dimension",
     "geometry/mle": "MLE dimension",
     "geometry/participation-ratio": "Participation ratio",
-    "geometry/rank-90": "Rank at 90%",
-    "geometry/rank-99": "Rank at 99%",
+    "geometry/rank-90": "Rank 90%",
+    "geometry/rank-99": "Rank 99%",
     "geometry/mean-cosine": "Mean cosine",
     "geometry/anisotropy": "Anisotropy",
     "geometry/isoscore": "IsoScore",
@@ -32,8 +32,8 @@ LABELS = {
     "spectra/stable-rank": "Stable rank",
     "spectra/entropy-rank": "Entropy rank",
     "spectra/effective-rank": "Effective rank",
-    "spectra/rank-90": "Rank at 90%",
-    "spectra/rank-99": "Rank at 99%",
+    "spectra/rank-90": "Rank 90%",
+    "spectra/rank-99": "Rank 99%",
     "spectra/marchenko-pastur": "MP outliers",
     "spectra/tail-exponent": "Tail exponent α",
     "spectra/init-distance": "Distance from init",
@@ -43,9 +43,15 @@ LABELS = {
 FIELDS = {
     ("spectra/marchenko-pastur", "edge"): "MP edge",
     ("spectra/marchenko-pastur", "sigma2"): "MP σ²",
+    ("spectra/marchenko-pastur", "outlier_energy"): "MP outlier energy",
+    ("spectra/marchenko-pastur", "ks"): "MP KS",
+    ("spectra/marchenko-pastur", "detectable"): "MP detectable",
     ("spectra/tail-exponent", "ks"): "Tail KS",
     ("spectra/tail-exponent", "xmin"): "Tail xmin",
     ("spectra/tail-exponent", "n_tail"): "Tail size",
+    ("spectra/tail-exponent", "sigma"): "Tail α error",
+    ("spectra/tail-exponent", "vuong"): "Tail Vuong ratio",
+    ("spectra/init-distance", "fresh"): "Init distance when fresh",
 }
 
 DIMENSIONS = (

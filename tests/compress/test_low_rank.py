@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lowdim.compress import low_rank
+from lowdim.compress import low_rank, output_spectrum
 from lowdim.errors import InputError
 
 
@@ -22,7 +22,7 @@ def make(rows, cols, seed=0, n=500):
 def test_error_equals_the_energy_left_out_and_beats_plain_svd(rows, cols, energy):
     weight, x = make(rows, cols)
     moment = x.T @ x / len(x)
-    found = low_rank(weight, moment, energy=energy)
+    found = low_rank(weight, output_spectrum(weight, moment), energy=energy)
     output = x @ weight.T
     error = (output - x @ found.weight.T).pow(2).sum() / output.pow(2).sum()
     assert error == pytest.approx(1 - found.energy, abs=1e-9)
@@ -34,7 +34,9 @@ def test_error_equals_the_energy_left_out_and_beats_plain_svd(rows, cols, energy
 
 def test_white_inputs_give_the_plain_svd():
     weight, _ = make(6, 9)
-    found = low_rank(weight, torch.eye(9, dtype=torch.float64), energy=0.8)
+    found = low_rank(
+        weight, output_spectrum(weight, torch.eye(9, dtype=torch.float64)), energy=0.8
+    )
     s = torch.linalg.svdvals(weight)
     assert found.energy == pytest.approx(float(s[: found.rank].pow(2).sum() / s.pow(2).sum()))
     eye = torch.eye(found.rank, dtype=torch.float64)
@@ -44,7 +46,9 @@ def test_white_inputs_give_the_plain_svd():
 def test_inputs_on_a_line_need_rank_one_whatever_the_weight():
     weight, _ = make(7, 5)
     direction = torch.arange(1.0, 6.0, dtype=torch.float64)
-    found = low_rank(weight, torch.outer(direction, direction), energy=0.999)
+    found = low_rank(
+        weight, output_spectrum(weight, torch.outer(direction, direction)), energy=0.999
+    )
     assert found.rank == 1
     assert torch.allclose(found.weight @ direction, weight @ direction)
     assert found.saved == 7 * 5 - 12
@@ -53,10 +57,13 @@ def test_inputs_on_a_line_need_rank_one_whatever_the_weight():
 def test_wrong_shapes_zero_inputs_and_nan_are_named():
     weight, _ = make(4, 3)
     with pytest.raises(InputError, match="3 x 3"):
-        low_rank(weight, torch.eye(4))
-    with pytest.raises(InputError, match="no energy"):
-        low_rank(weight, torch.zeros(3, 3))
+        output_spectrum(weight, torch.eye(4))
+    with pytest.raises(InputError, match="energies are zero"):
+        low_rank(weight, output_spectrum(weight, torch.zeros(3, 3)))
     with pytest.raises(InputError, match="moment holds nan at row 1"):
-        low_rank(weight, torch.diag(torch.tensor([1.0, float("nan"), 1.0])))
+        output_spectrum(weight, torch.diag(torch.tensor([1.0, float("nan"), 1.0])))
+    outputs = output_spectrum(weight, torch.eye(3))
     with pytest.raises(InputError, match="energy"):
-        low_rank(weight, torch.eye(3), energy=0)
+        low_rank(weight, outputs, energy=0)
+    with pytest.raises(InputError, match="own output_spectrum"):
+        low_rank(torch.randn(5, 3), outputs)

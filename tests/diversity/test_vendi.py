@@ -1,6 +1,7 @@
 """Closed forms, the identities with one spectrum, and the vendi-score package."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -50,7 +51,7 @@ def test_agrees_with_the_vendi_score_package(q):
     assert vendi(second_moment(x), q=q).value == pytest.approx(
         package.score_dual(x.numpy(), q=q), abs=1e-6
     )
-    kernel = (-torch.cdist(z, z) ** 2).exp()  # one that is not linear
+    kernel = (-(torch.cdist(z, z) ** 2)).exp()  # one that is not linear
     assert vendi_of_kernel(kernel, q) == pytest.approx(
         package.score_K(kernel.numpy(), q=q), abs=1e-6
     )
@@ -69,8 +70,8 @@ def test_order_two_is_the_participation_ratio_and_order_one_the_entropy_rank():
 def test_falls_with_the_order_and_ignores_copies(seed, n, d):
     x = draw(n, d, seed)
     scores = [vendi(second_moment(x), q=q).value for q in ORDERS]
-    assert all(a >= b - 1e-9 for a, b in zip(scores, scores[1:], strict=False))
-    assert 1 - 1e-9 <= scores[-1]
+    assert all(a >= b - 1e-9 for a, b in pairwise(scores))
+    assert scores[-1] >= 1 - 1e-9
     assert scores[0] <= min(n, d)
     assert vendi(second_moment(x.repeat(3, 1))).value == pytest.approx(scores[2], rel=1e-9)
 

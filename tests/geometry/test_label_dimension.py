@@ -26,19 +26,17 @@ def by_place(x, seed):
     return KMeans(8, n_init=1, random_state=seed, max_iter=10).fit_predict(x.numpy())
 
 
-def ball_of_a_sphere(seed):
-    x = normal(1000, 4, seed)
+def sphere(seed):
+    x = normal(800, 4, seed)
     return x / x.norm(dim=1, keepdim=True)  # dimension 3, curved
 
 
 @pytest.mark.parametrize("split", [at_random, by_place])
-@pytest.mark.parametrize(
-    "draw", [lambda s: cube(1000, 3, s), ball_of_a_sphere], ids=["flat", "curved"]
-)
+@pytest.mark.parametrize("draw", [lambda s: cube(800, 3, s), sphere], ids=["flat", "curved"])
 def test_labels_of_one_dimension_rarely_differ(draw, split):
-    """At a true rate of 7%, more than 9 of 60 happens in 1 of 100 runs."""
-    p = p_values(draw, split, 60)
-    assert (p < 0.05).sum() <= 9
+    """At a true rate of 7%, more than 6 of 30 happens in 1 of 250 runs."""
+    p = p_values(draw, split, 30)
+    assert (p < 0.05).sum() <= 6
 
 
 @pytest.mark.slow

@@ -39,13 +39,13 @@ def test_local_dimension_tells_a_sheet_from_a_ball():
 
 @pytest.mark.parametrize(("d", "n"), [(1, 500), (2, 500), (5, 500)])
 def test_intervals_hold_the_truth_where_there_is_no_bias(d, n):
-    """Nominal 95%; 120 draws of a 95% interval lie above 88% in all but one of 1,000 runs."""
-    found = [mle(flat_torus(n, d, 20, seed)) for seed in range(120)]
+    """Nominal 95%; of 60 draws of a 95% interval 52 or more hold it in 99.7% of runs."""
+    found = [mle(flat_torus(n, d, 20, seed)) for seed in range(60)]
     hits = sum(e.low <= d <= e.high for e in found)
-    assert hits >= 0.88 * 120
+    assert hits >= 52
     spread = torch.tensor([e.value for e in found]).std()
     claimed = torch.tensor([e.standard_error for e in found]).mean()
-    assert claimed == pytest.approx(float(spread), rel=0.3)
+    assert claimed == pytest.approx(float(spread), rel=0.35)
 
 
 def test_reads_the_first_k_columns_of_a_longer_search():

@@ -154,7 +154,7 @@ def test_round_trip(tmp_path_factory, write, name, x, data):
     assert source.dtype == (torch.float64 if ".csv" in name else torch.float32)
     expected = torch.from_numpy(x).to(source.dtype)
     assert torch.equal(source.read(), expected)
-    smallest = 4 * source.dim * source.dtype.itemsize
+    smallest = 8 * source.dim * source.dtype.itemsize
     chunks = list(source.chunks(memory=2 * smallest))
     assert max(map(len, chunks)) <= 2
     assert torch.equal(torch.cat(chunks), expected)

@@ -183,7 +183,15 @@ def _weight(name: str, kind: str, rows: int, cols: int, rng: random.Random) -> d
         "spectra/effective-rank": _estimate(full * rng.uniform(0.3, 0.5), full),
         "spectra/rank-90": _estimate(_rank(spectrum, full, decay, 0.9), full),
         "spectra/rank-99": _estimate(_rank(spectrum, full, decay, 0.99), full),
-        "spectra/marchenko-pastur": _estimate(spikes, full, edge=scale * 1.01, sigma2=scale / 4),
+        "spectra/marchenko-pastur": _estimate(
+            spikes,
+            full,
+            edge=scale * 1.01,
+            sigma2=scale / 4,
+            outlier_energy=0.1,
+            ks=0.2,
+            detectable=scale,
+        ),
         "spectra/tail-exponent": _estimate(
             rng.uniform(1.9, 6.4),
             full,

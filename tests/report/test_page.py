@@ -41,7 +41,8 @@ class Elements(HTMLParser):
 
 
 def test_the_same_report_gives_the_same_page() -> None:
-    assert (render(sample_report()) == render(sample_report())) is True
+    same = render(sample_report()) == render(sample_report())
+    assert same  # a difference of five megabytes would take pytest minutes to print
 
 
 def test_a_report_survives_its_json() -> None:
@@ -100,7 +101,7 @@ def test_an_absent_section_is_left_out(absent: str) -> None:
     assert {"weights", "layers", "embedding", "advice", "about"} - {absent} <= ids
 
 
-def test_an_almost_empty_report_is_render() -> None:
+def test_an_almost_empty_report_is_drawn() -> None:
     report = Report(source={"kind": "points", "name": "x.npy", "n": 3, "dim": 2})
     html = drawn(report)
     assert "Incomplete" in html
@@ -246,16 +247,9 @@ def test_every_plot_is_drawn_without_error_or_request(visit, name: str) -> None:
     assert opened.errors == []
     assert [url for url in opened.requests if not url.startswith("file://")] == []
     assert len(opened.requests) == 1  # the file itself
-
-
-@pytest.mark.browser
-def test_a_hostile_name_is_shown_as_it_is(visit) -> None:
-    opened = visit("hostile")
-    assert opened.page.locator("h1").inner_text() == HOSTILE[0]
-    opened.page.locator("#layer-0 .canvas").scroll_into_view_if_needed()
-    opened.page.locator("#layer-0 .main-svg").first.wait_for(state="attached")
-    assert opened.page.locator("img").count() == 0
-    assert opened.errors == []
+    if name == "hostile":
+        assert opened.page.locator("h1").inner_text() == HOSTILE[0]
+        assert opened.page.locator("img").count() == 0
 
 
 @pytest.mark.browser
@@ -355,28 +349,28 @@ def test_a_phone_shows_no_sideways_scroll(visit, name: str) -> None:
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("by", ["hover", "focus", "tap", "cell"])
-def test_a_number_is_explained_with_its_paper(visit, by: str) -> None:
-    opened = visit("plain", has_touch=by == "tap")
-    page = opened.page
-    target = page.locator('#layers-table th [data-method="geometry/two-nn"]')
-    target.scroll_into_view_if_needed()
-    if by == "cell":
-        page.locator("#layers-table tbody tr").first.locator("td").nth(1).hover()
-    else:
-        getattr(target, by)()
+def test_a_number_is_explained_with_its_paper(visit) -> None:
+    page = visit("plain", has_touch=True).page
+    header = page.locator('#layers-table th [data-method="geometry/two-nn"]')
+    cell = page.locator("#layers-table tbody tr").first.locator("td").nth(1)
     explain = page.locator("#explain")
-    explain.wait_for(state="visible")
-    question, paper, _ = PAPERS["geometry/two-nn"]
-    assert question in explain.inner_text()
-    assert paper in explain.inner_text()
-    assert explain.locator("a").get_attribute("href") == "https://arxiv.org/abs/1803.06992"
-    if by == "focus":
-        assert target.get_attribute("aria-describedby") == "explain"
-        page.keyboard.press("Tab")  # on into the link
-        assert explain.locator("a").evaluate("e => e === document.activeElement")
-        page.keyboard.press("Escape")
-        explain.wait_for(state="hidden")
+    header.scroll_into_view_if_needed()
+    for reach in (header.hover, cell.hover, header.tap, header.focus):
+        reach()
+        explain.wait_for(state="visible")
+        for part in PAPERS["geometry/two-nn"][:2]:  # question and paper
+            assert part in explain.inner_text()
+        assert explain.locator("a").get_attribute("href") == "https://arxiv.org/abs/1803.06992"
+        if reach != header.focus:
+            page.keyboard.press("Escape")
+            explain.wait_for(state="hidden")
+            page.mouse.move(0, 0)
+            page.evaluate("document.activeElement.blur()")
+    assert header.get_attribute("aria-describedby") == "explain"
+    page.keyboard.press("Tab")  # on into the link
+    assert explain.locator("a").evaluate("e => e === document.activeElement")
+    page.keyboard.press("Escape")
+    explain.wait_for(state="hidden")
 
 
 @pytest.mark.browser

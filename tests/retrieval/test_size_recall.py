@@ -124,7 +124,9 @@ def test_intervals_cover_the_recall_of_all_queries():
     """Sixty small samples of queries against one large one."""
     x = clustered(4000, 32, rank=24)
     options = {"dims": [12], "formats": ["float32"], "k": 10}
-    truth = np.mean([size_recall(x, seed=s, n_queries=800, **options).rows[0].recall for s in (0, 1)])
+    truth = np.mean(
+        [size_recall(x, seed=s, n_queries=800, **options).rows[0].recall for s in (0, 1)]
+    )
     small = [size_recall(x, seed=s, n_queries=50, **options).rows[0] for s in range(2, 62)]
     assert sum(row.low <= truth <= row.high for row in small) >= 51
 
