@@ -73,11 +73,8 @@ def measure(
     >>> round(lowdim.measure(x, "participation-ratio")["participation-ratio"].value)
     3
     """
-    chosen = [find(name) for name in names] or [m for m in methods() if fits_points(m)]
-    for chosen_method in chosen:
-        if not fits_points(chosen_method):
-            needs = ", ".join(map(str, chosen_method.needs))
-            raise InputError(f"{chosen_method.id} reads {needs}, which one set of points is not")
+    fitting = [m for m in methods() if fits_points(m)]
+    chosen = [_fitting(name, fitting) for name in names] or fitting
     shared = Shared(x, chosen, memory=memory, seed=seed, progress=progress)
     return Measurement({m.id: shared.run(m) for m in chosen})
 
@@ -85,6 +82,15 @@ def measure(
 def fits_points(chosen: Method) -> bool:
     """Whether the method can be read off one set of points."""
     return all(need.noun in NOUNS for need in chosen.needs)
+
+
+def _fitting(name: str, fitting: list[Method]) -> Method:
+    try:
+        return find(name, fitting)
+    except InputError:
+        other = find(name)  # an unknown name raises again, with the names close to it
+    needs = ", ".join(map(str, other.needs))
+    raise InputError(f"{other.id} reads {needs}, which one set of points is not")
 
 
 class Shared:
@@ -115,6 +121,11 @@ class Shared:
         self.progress = progress or Silent()
         needs = [need for m in chosen for need in m.needs]
         self.k = max((need.options["k"] for need in needs if need.noun == "neighbors"), default=0)
+        self._with_vectors = {
+            (need.options["center"], need.options["unit"])
+            for need in needs
+            if need.options.get("vectors")
+        }
         self._moments: dict[bool, Moments] = {}
         self._spectra: dict[tuple[bool, bool], Spectrum] = {}
 
@@ -153,14 +164,16 @@ class Shared:
     def spectrum(self, *, center: bool, unit: bool) -> Spectrum:
         """Spectrum of the (unit-row) second moment; one pass over the data serves both centres."""
         key = (center, unit)
+        vectors = key in self._with_vectors
         if key not in self._spectra:
             n, dim = _shape(self.source)
             if n < dim:  # the Gram side is the smaller one
                 self._spectra[key] = Spectrum.of_points(
-                    self.points, center=center, unit=unit, memory=self.memory
+                    self.points, center=center, unit=unit, vectors=vectors, memory=self.memory
                 )
             else:
-                self._spectra[key] = Spectrum.of_moments(self.moments(unit), center=center)
+                moments = self.moments(unit)
+                self._spectra[key] = Spectrum.of_moments(moments, center=center, vectors=vectors)
         return self._spectra[key]
 
     def moments(self, unit: bool) -> Moments:
@@ -181,7 +194,7 @@ class Shared:
             return self.points
         if need.noun == "neighbors":
             return self.neighbors
-        return self.spectrum(**need.options)
+        return self.spectrum(center=need.options["center"], unit=need.options["unit"])
 
     def run(self, chosen: Method) -> Estimate:
         """Run one method on the shared nouns, and time it alone."""

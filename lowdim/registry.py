@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from types import MappingProxyType
@@ -45,9 +45,10 @@ def neighbors(k: int) -> Need:
     return Need("neighbors", MappingProxyType({"k": k}))
 
 
-def spectrum(*, center: bool = True, unit: bool = False) -> Need:
+def spectrum(*, center: bool = True, unit: bool = False, vectors: bool = False) -> Need:
     """Spectrum of the second moment; ``unit`` scales the rows to length one first."""
-    return Need("spectrum", MappingProxyType({"center": center, "unit": unit}))
+    options = {"center": center, "unit": unit} | ({"vectors": True} if vectors else {})
+    return Need("spectrum", MappingProxyType(options))
 
 
 def points() -> Need:
@@ -171,9 +172,9 @@ def methods(room: str | None = None) -> list[Method]:
     return [m for id, m in sorted(_METHODS.items()) if room in (None, m.room)]
 
 
-def find(name: str) -> Method:
-    """The method with this id, or with this short name where only one room has it."""
-    known = methods()
+def find(name: str, known: Sequence[Method] | None = None) -> Method:
+    """The method with this id, or with this short name where only one of ``known`` has it."""
+    known = methods() if known is None else known
     hits = [m for m in known if name in (m.id, m.name)]
     if len(hits) == 1:
         return hits[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
 
     def make(name: str) -> Path:
         if name not in made:
-            family = name.removesuffix("Model").removesuffix("ForCausalLM").removesuffix("LMHead")
+            family = re.sub("(LMHeadModel|Model|For(Causal|Masked)LM)$", "", name)
             torch.manual_seed(0)
             model = getattr(transformers, name)(tiny_config(family))
             for parameter in model.parameters():  # far from the small weights of a fresh model

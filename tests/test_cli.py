@@ -46,7 +46,14 @@ def test_measure_prints_a_table_and_json(capsys, points):
 def test_methods_lists_every_field(capsys):
     code, out, _ = run(capsys, "methods", "--room", "geometry")
     assert code == 0
-    for word in ("geometry/two-nn", "Facco", "1803.06992", "cost", "needs neighbors(k=2)", "oracle"):
+    for word in (
+        "geometry/two-nn",
+        "Facco",
+        "1803.06992",
+        "cost",
+        "needs neighbors(k=2)",
+        "oracle",
+    ):
         assert word in " ".join(out.split())
     assert "spectra/" not in out
     code, out, _ = run(capsys, "methods", "--json")
@@ -95,7 +102,9 @@ def mistakes(folder: Path):
     np.save(folder / "good.npy", bad)
     bad[7, 2] = np.nan
     np.save(folder / "nan.npy", bad)
-    save_file({"a.weight": torch.randn(8, 8), "b.weight": torch.randn(8, 8)}, folder / "w.safetensors")
+    save_file(
+        {"a.weight": torch.randn(8, 8), "b.weight": torch.randn(8, 8)}, folder / "w.safetensors"
+    )
     whole = (folder / "w.safetensors").read_bytes()
     (folder / "cut.safetensors").write_bytes(whole[:-40])
     claims = (folder / "good.npy").read_bytes().replace(b"(40, 4)", b"(99, 4)")
@@ -172,7 +181,15 @@ def test_ctrl_c_leaves_valid_files_and_resume_continues(tmp_path):
     tensors = {f"layer.{i}.weight": torch.randn(700, 700) for i in range(40)}
     save_file(tensors, tmp_path / "w.safetensors")
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "lowdim", "scan", str(tmp_path / "w.safetensors"), "--out", str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "lowdim",
+        "scan",
+        str(tmp_path / "w.safetensors"),
+        "--out",
+        str(out),
+    ]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while len(list(out.glob(".pieces/*/*.json"))) < 3 and time.monotonic() < deadline:

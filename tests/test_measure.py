@@ -86,7 +86,7 @@ def test_errors_name_the_fault():
         lowdim.measure(X[:5].repeat(10, 1), "mle")
     with pytest.raises(InputError, match="reads matrix"):
         lowdim.measure(X, "tail-exponent")
-    with pytest.raises(InputError, match="object"):
+    with pytest.raises(InputError, match="not a rectangular array"):
         lowdim.measure([[1, 2], [3]], "isoscore")
     with pytest.raises(MemoryBudgetError, match="may use 1"):
         lowdim.measure(X, "two-nn", memory="1KiB")

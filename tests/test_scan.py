@@ -21,7 +21,9 @@ def sentences(n, seed=0):
 @pytest.fixture(scope="module", params=["BertModel", "LlamaForCausalLM"])
 def model_scan(request, tiny_folder):
     texts = sentences(120)
-    return lowdim.scan(tiny_folder(request.param), text=texts, labels=["ab"[i % 2] for i in range(120)])
+    return lowdim.scan(
+        tiny_folder(request.param), text=texts, labels=["ab"[i % 2] for i in range(120)]
+    )
 
 
 def test_a_model_has_every_section(model_scan):
@@ -33,8 +35,12 @@ def test_a_model_has_every_section(model_scan):
     assert np.allclose(np.diag(cka), 1)
     assert np.allclose(cka, cka.T)
     assert len(model_scan.weights) >= 12
-    assert {"geometry/two-nn", "geometry/mle", "diversity/vendi"} <= set(model_scan.embedding["estimates"])
-    assert {"spectra/tail-exponent", "spectra/marchenko-pastur"} <= set(model_scan.weights[3]["estimates"])
+    assert {"geometry/two-nn", "geometry/mle", "diversity/vendi"} <= set(
+        model_scan.embedding["estimates"]
+    )
+    assert {"spectra/tail-exponent", "spectra/marchenko-pastur"} <= set(
+        model_scan.weights[3]["estimates"]
+    )
     assert model_scan.embedding["size_recall"]["rows"]
     assert len(model_scan.embedding["labels"]["rows"]) == 2
     assert set(model_scan.methods) >= set(model_scan.layers[0]["estimates"])
@@ -66,7 +72,9 @@ def test_same_numbers_whatever_the_order_of_texts(tiny_folder):
 
 @pytest.mark.parametrize("pooling", ["last", "tokens"])
 def test_other_poolings(tiny_folder, pooling):
-    report = lowdim.scan(tiny_folder("BertModel"), text=sentences(60), pooling=pooling, max_points=200)
+    report = lowdim.scan(
+        tiny_folder("BertModel"), text=sentences(60), pooling=pooling, max_points=200
+    )
     assert report.layers[0]["n"] == (60 if pooling == "last" else 200)
 
 

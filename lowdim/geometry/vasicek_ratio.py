@@ -16,19 +16,21 @@ from lowdim.core.memory import plan
 from lowdim.core.points import as_points
 from lowdim.core.spectrum import Spectrum
 from lowdim.errors import InputError
-from lowdim.registry import method, points
+from lowdim.registry import method, points, spectrum
 
 
 @method(
     "geometry/vasicek-ratio",
-    needs=points(),
+    needs=(points(), spectrum(center=True, vectors=True)),
     paper="Marbut et al. 2023",
     arxiv="2212.08172",
-    cost="O(n d^2 + d n log n) time, O(n) memory a direction",
+    cost="O(n d^2 + d n log n)",
     oracle="scipy.stats.differential_entropy",
     invariant=("permutation", "rotation", "translation", "scale"),
 )
-def vasicek_ratio(x: Tensor, *, memory: int | float | str | None = None) -> Estimate:
+def vasicek_ratio(
+    x: Tensor, spectrum: Spectrum, *, memory: int | float | str | None = None
+) -> Estimate:
     """How far is the spread along each direction from a standard normal's, 0 being equal to it?
 
     The points are turned to their principal directions and scaled to a total variance of d; each
@@ -39,13 +41,15 @@ def vasicek_ratio(x: Tensor, *, memory: int | float | str | None = None) -> Esti
     ----------
     x : Tensor
         (n, d).
+    spectrum : Spectrum
+        Of the same points, centred, with ``vectors``.
     memory : int, float or str, optional
         Budget; directions are worked off in blocks that fit it.
 
     Raises
     ------
     InputError
-        Fewer than 5 rows, or all rows equal.
+        Fewer than 5 rows, all rows equal, or a spectrum without vectors.
 
     Notes
     -----
@@ -55,8 +59,9 @@ def vasicek_ratio(x: Tensor, *, memory: int | float | str | None = None) -> Esti
     """
     x = as_points(x, min_rows=5)
     n, d = x.shape
-    spectrum = Spectrum.of_points(x, vectors=True, memory=memory)
-    if spectrum.vectors is None or spectrum.mean is None or not spectrum.total > 0:
+    if spectrum.vectors is None or spectrum.mean is None:
+        raise InputError("this spectrum has no vectors or no mean: make it centred, vectors=True")
+    if not spectrum.total > 0:
         raise InputError("all energies are zero: every row is the same, so there is no spread")
     basis = spectrum.vectors * math.sqrt(d / spectrum.total)  # (d, r)
     block = plan(

@@ -21,7 +21,7 @@ from lowdim.core.points import unit_rows
 from lowdim.core.progress import Advance
 from lowdim.core.random import choice
 from lowdim.errors import InputError
-from lowdim.io.batches import Batch, Tokens, batch_size, batches, tokenize
+from lowdim.io.batches import Batch, Tokens, batch_size, batches, check_texts, tokenize
 from lowdim.io.models import Model
 
 POOLINGS = ("mean", "last", "tokens")
@@ -104,6 +104,7 @@ def hidden_states(
     """
     if pooling not in POOLINGS:
         raise InputError(f"pooling={pooling!r}: choose from {', '.join(POOLINGS)}")
+    check_texts(texts)
     rows, n_all = torch.arange(len(texts)), len(texts)
     if pooling != "tokens" and max_points is not None and max_points < n_all:
         rows = choice(n_all, max_points, seed=seed).sort().values
@@ -193,7 +194,7 @@ def _pool(model: Model, state: Tensor, batch: Batch, rule: str) -> Tensor:
     if rule == "cls":
         return state[:, 0]
     if rule == "last":
-        return state[torch.arange(len(state)), batch.mask.sum(1) - 1]
+        return state[torch.arange(len(state), device=state.device), batch.mask.sum(1) - 1]
     mask = (batch.kept if model.kind == "causal" else batch.mask)[..., None]  # (b, t, 1)
     count = mask.sum(1)
     if not bool(count.all()):

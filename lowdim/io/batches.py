@@ -19,7 +19,7 @@ from lowdim.core.random import choice
 from lowdim.errors import InputError
 from lowdim.io.models import Model
 
-LARGEST_CPU, LARGEST = 2**11, 2**15
+LARGEST_CPU, LARGEST = 2**10, 2**15
 """Tokens beyond which a batch gains nothing, on a CPU and on other devices."""
 
 
@@ -82,13 +82,18 @@ class Batch:
     kept: Tensor
 
 
-def tokenize(model: Model, texts: Sequence[str], max_length: int | None = None) -> Tokens:
-    """Turn texts into the model's tokens, cut at ``max_length`` or at what the model can take."""
+def check_texts(texts: Sequence[str]) -> None:
+    """Raise an error unless there is at least one text, and all are strings."""
     if isinstance(texts, str) or not len(texts):
         raise InputError("texts: give a list of at least one text")
     for i, text in enumerate(texts):
         if not isinstance(text, str):
             raise InputError(f"text {i} is a {type(text).__name__}: give strings")
+
+
+def tokenize(model: Model, texts: Sequence[str], max_length: int | None = None) -> Tokens:
+    """Turn texts into the model's tokens, cut at ``max_length`` or at what the model can take."""
+    check_texts(texts)
     limit = min(max_length or model.max_length, model.max_length)
     found = model.tokenizer(
         list(texts),

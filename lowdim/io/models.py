@@ -134,7 +134,7 @@ def load_model(path: str | Path, *, device: torch.device | str | None = None) ->
     path : str or Path
         A Hugging Face or sentence-transformers folder with weights in safetensors.
     device : torch.device or str, optional
-        Where to run it; a CUDA device where there is one, the CPU otherwise.
+        Where to run it; the CPU by default.
 
     Returns
     -------
@@ -183,7 +183,8 @@ def load_model(path: str | Path, *, device: torch.device | str | None = None) ->
     if module.config.is_encoder_decoder:
         module = module.get_encoder()
     module.requires_grad_(False).eval()
-    module.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    module.to(device or "cpu")
+    module.config.get_text_config().use_cache = False  # keys and values are never read again
     rule = read_sentence_rule(path)
     return Model(
         path=path,

@@ -46,7 +46,8 @@ def render(report: Report) -> str:
         Where plotly or jinja2 (extra ``report``) is not installed.
     """
     jinja2 = require("jinja2", "report")
-    plotly = require("plotly.offline", "report").get_plotlyjs().replace("\r\n", "\n")
+    plotly = require("plotly.offline", "report").get_plotlyjs()
+    plotly = plotly.replace("\r\n", "\n").replace("</script", "<\\/script")  # as a browser reads it
     script = _asset("page.js")
     report = Report(**to_json(vars(report)))  # NaN and tensors become what a page can hold
     sections = parts.sections(report)

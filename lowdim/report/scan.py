@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 import lowdim
+from lowdim.core.memory import budget
 from lowdim.core.progress import Progress, Silent
-from lowdim.io.activations import hidden_states
+from lowdim.errors import InputError
+from lowdim.io.activations import POOLINGS, hidden_states
 from lowdim.io.models import Model, load_model
 from lowdim.io.text import Texts
 from lowdim.io.write import check_writable
@@ -99,6 +101,7 @@ def scan(
     On the default input about half a minute and 2 GiB on two cores.
     """
     start = time.perf_counter()
+    _check(pooling, max_points, seed, memory)
     folder = check_writable(out) if out is not None else None
     options = {"pooling": pooling, "max_points": max_points, "seed": seed}
     job = open_job(what, text, labels, options)
@@ -116,8 +119,21 @@ def scan(
         report.peak_bytes = _peak_bytes()
         if folder is not None and not report.complete:
             report.save_json(folder)
+    if run.pieces.reused:
+        report.notes.append(f"resumed: {run.pieces.reused} finished pieces of a stopped scan used")
     run.pieces.clear()
     return report
+
+
+def _check(pooling: str, max_points: int, seed: int, memory: int | float | str | None) -> None:
+    """Options that would fail late fail now."""
+    budget(memory)
+    if pooling not in POOLINGS:
+        raise InputError(f"pooling={pooling!r}: choose from {', '.join(POOLINGS)}")
+    if max_points < 1:
+        raise InputError(f"max_points={max_points}: at least one point is needed")
+    if not 0 <= seed < 2**64:
+        raise InputError(f"seed={seed}: a whole number in [0, 2^64)")
 
 
 class _Run:

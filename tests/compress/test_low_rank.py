@@ -34,9 +34,7 @@ def test_error_equals_the_energy_left_out_and_beats_plain_svd(rows, cols, energy
 
 def test_white_inputs_give_the_plain_svd():
     weight, _ = make(6, 9)
-    found = low_rank(
-        weight, output_spectrum(weight, torch.eye(9, dtype=torch.float64)), energy=0.8
-    )
+    found = low_rank(weight, output_spectrum(weight, torch.eye(9, dtype=torch.float64)), energy=0.8)
     s = torch.linalg.svdvals(weight)
     assert found.energy == pytest.approx(float(s[: found.rank].pow(2).sum() / s.pow(2).sum()))
     eye = torch.eye(found.rank, dtype=torch.float64)

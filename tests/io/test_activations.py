@@ -30,7 +30,7 @@ def model_of(tiny_folder):
 
     def make(name):
         if name not in made:
-            made[name] = load_model(tiny_folder(name), device="cpu")
+            made[name] = load_model(tiny_folder(name))
         return made[name]
 
     return make
@@ -38,12 +38,12 @@ def model_of(tiny_folder):
 
 @pytest.fixture(scope="module")
 def minilm(minilm_folder):
-    return load_model(minilm_folder, device="cpu")
+    return load_model(minilm_folder)
 
 
 @pytest.fixture(scope="module")
 def stories(stories15m_folder):
-    return load_model(stories15m_folder, device="cpu")
+    return load_model(stories15m_folder)
 
 
 def alone(model, text):
@@ -170,6 +170,8 @@ def test_texts_without_tokens_are_named(model_of):
     for nothing in ([], "one string"):
         with pytest.raises(InputError, match="at least one text"):
             embed(model_of("BertModel"), nothing)
+        with pytest.raises(InputError, match="at least one text"):
+            hidden_states(model_of("BertModel"), nothing)
     with pytest.raises(InputError, match="max"):
         hidden_states(model_of("BertModel"), SENTENCES, pooling="max")
 
@@ -379,7 +381,7 @@ def test_stories15m_tokenizer_merges_by_score(stories):
 
 @pytest.mark.slow
 def test_smollm2_finds_plain_english_likely(smollm2_folder):
-    model = load_model(smollm2_folder, device="cpu")
+    model = load_model(smollm2_folder)
     text = (
         "Photosynthesis is the process by which green plants use sunlight to make food from carbon "
         "dioxide and water, and release oxygen."

@@ -44,12 +44,8 @@ def as_sentence_model(folder, *kinds, **pooling):
         ("T5Model", "encoder"),
     ],
 )
-def test_facts_of_a_model(name, kind, tiny_folder, tmp_path):
-    path = tiny_folder(name.replace("MaskedLM", "CausalLM")) if "Masked" not in name else tmp_path
-    if "Masked" in name:
-        shutil.copytree(tiny_folder("BertModel"), tmp_path, dirs_exist_ok=True)
-        change_config(tmp_path, architectures=[name])
-    model = load_model(path, device="cpu")
+def test_facts_of_a_model(name, kind, tiny_folder):
+    model = load_model(tiny_folder(name))
     assert (model.kind, model.n_layers, model.dim) == (kind, 2, 32)
     assert model.max_length == 32
     assert not model.module.training
@@ -66,14 +62,14 @@ def test_weights_of_modules_are_out_by_in(tiny_folder):
         ("BertModel", "encoder.layer.0.attention.self.query"),
         ("LlamaForCausalLM", "model.layers.1.mlp.up_proj"),
     ):
-        model = load_model(tiny_folder(name), device="cpu")
+        model = load_model(tiny_folder(name))
         linear = model.linears()[module]
         bias = linear.bias if linear.bias is not None else 0
         torch.testing.assert_close(x @ model.weight(module).T + bias, linear(x))
 
 
 def test_the_output_head_is_no_linear_of_the_body(tiny_folder):
-    model = load_model(tiny_folder("LlamaForCausalLM"), device="cpu")
+    model = load_model(tiny_folder("LlamaForCausalLM"))
     assert len(model.linears()) == 2 * 7
     with pytest.raises(InputError, match="lm_head"):
         model.weight("lm_head")
@@ -84,7 +80,7 @@ def test_half_precision_folders_compute_in_float32(folder):
     half = {k: v.bfloat16() for k, v in tensors.items()}
     save_file(half, folder / "model.safetensors", metadata={"format": "pt"})
     change_config(folder, dtype="bfloat16")
-    weight = load_model(folder, device="cpu").weight("encoder.layer.0.attention.self.query")
+    weight = load_model(folder).weight("encoder.layer.0.attention.self.query")
     assert weight.dtype == torch.float32
     assert torch.equal(weight, half["encoder.layer.0.attention.self.query.weight"].float())
 
@@ -92,10 +88,10 @@ def test_half_precision_folders_compute_in_float32(folder):
 def test_sentence_transformers_rules_are_read(folder):
     as_sentence_model(folder, "Pooling", "Normalize", pooling_mode_cls_token=True)
     (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 7}')
-    model = load_model(folder, device="cpu")
+    model = load_model(folder)
     assert (model.pooling, model.normalize, model.max_length) == ("cls", True, 7)
     as_sentence_model(folder, "Pooling", "Dense", pooling_mode="lasttoken")
-    model = load_model(folder, device="cpu")
+    model = load_model(folder)
     assert (model.pooling, model.normalize) == ("last", False)
     assert "Dense" in model.notes[0]
 
@@ -103,7 +99,7 @@ def test_sentence_transformers_rules_are_read(folder):
 def test_a_causal_network_of_a_sentence_folder_is_an_encoder(tiny_folder, tmp_path):
     shutil.copytree(tiny_folder("LlamaForCausalLM"), tmp_path, dirs_exist_ok=True)
     as_sentence_model(tmp_path, "Pooling", pooling_mode_lasttoken=True)
-    assert load_model(tmp_path, device="cpu").kind == "encoder"
+    assert load_model(tmp_path).kind == "encoder"
 
 
 @pytest.mark.parametrize(
@@ -183,7 +179,7 @@ def test_loading_is_quiet_and_leaves_the_settings_alone(tiny_folder, capfd):
     log.set_verbosity(logging.INFO)
     log.enable_progress_bar()
     try:
-        load_model(tiny_folder("GPT2LMHeadModel"), device="cpu")
+        load_model(tiny_folder("GPT2LMHeadModel"))
         assert log.get_verbosity() == logging.INFO
         assert log.is_progress_bar_enabled()
     finally:
@@ -198,7 +194,7 @@ def test_without_transformers_the_extra_is_named(tiny_folder, monkeypatch):
 
 
 def test_minilm_is_the_model_it_says(minilm_folder):
-    model = load_model(minilm_folder, device="cpu")
+    model = load_model(minilm_folder)
     assert (model.kind, model.n_layers, model.dim, model.max_length) == ("encoder", 6, 384, 256)
     assert (model.pooling, model.normalize) == ("mean", True)
     assert model.n_parameters == 22_713_216
@@ -206,7 +202,7 @@ def test_minilm_is_the_model_it_says(minilm_folder):
 
 
 def test_stories_are_told(stories15m_folder):
-    model = load_model(stories15m_folder, device="cpu")
+    model = load_model(stories15m_folder)
     assert (model.kind, model.n_layers, model.dim, model.max_length) == ("causal", 6, 288, 256)
     assert model.n_parameters == 15_191_712
     start = model.tokenizer("Once upon a time", return_tensors="pt")
@@ -220,7 +216,7 @@ def test_stories_are_told(stories15m_folder):
 
 @pytest.mark.slow
 def test_smollm2_knows_a_capital(smollm2_folder):
-    model = load_model(smollm2_folder, device="cpu")
+    model = load_model(smollm2_folder)
     assert (model.kind, model.n_layers, model.dim) == ("causal", 30, 576)
     start = model.tokenizer("The capital of France is", return_tensors="pt")
     told = model.module.generate(**start, max_new_tokens=2, do_sample=False)
