@@ -3,8 +3,9 @@
     python benchmarks/neighbors.py [--n 50000 --d 384 --k 20 --repeats 5 --data gaussian]
 
 Every repetition runs all contestants in turn, so that a machine shared with others slows all of
-them; the headline is the median over repetitions of the ratio within one repetition, and the ratio
-of the fastest runs and the median ratio of processor time stand beside it. Peers run on the first ``--peers-n`` points, ours too.
+them. The headline, to which the bar applies, is the median over repetitions of the ratio within
+one repetition; beside it stand the ratio of the fastest runs and the median ratio of processor
+time. Peers run on the first ``--peers-n`` points, and ours with them on the same.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: what it prints, and one line and exit code 2 for mistakes."""
+"""The command line as a user meets it: what it prints, and one line for every mistake."""
 
 import json
 import os

@@ -146,7 +146,7 @@ def test_mistakes_are_found_before_the_work(tmp_path):
     with pytest.raises(InputError, match="texts for 2 points"):
         lowdim.scan(np.eye(2), text=["one"])
     (tmp_path / "scan.json").write_text('{"schema": "lowdim.scan/99"}')
-    with pytest.raises(InputError, match="lowdim.scan/99"):
+    with pytest.raises(InputError, match=r"lowdim\.scan/99"):
         lowdim.load_scan(tmp_path)
 
 

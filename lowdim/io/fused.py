@@ -72,7 +72,7 @@ def _query_heads(module: str, config: ModelConfig) -> tuple[int, int] | None:
     if heads is None:
         return None
     if types & INTERLEAVED_TYPES and module == "query_key_value":
-        return 1, heads
+        return heads, 1
     if types & STACKED_TYPES and module in ("qkv_proj", "Wqkv"):
         return 1, heads
     if "falcon" in types and config.get("new_decoder_architecture"):

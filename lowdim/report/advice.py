@@ -41,7 +41,7 @@ def index_advice(section: dict[str, Any]) -> list[Advice]:
         row = min(good, key=lambda r: (r["bytes"], -r["recall"]))
         taken = row["bytes"]
         before, after = section["dim"], row["dims"]
-        dims = f"{before} -> {after} dims in" if after != before else f"keep {before} dims, store"
+        dims = f"{before} -> {after} dims in" if after != before else f"Keep {before} dims, store"
         k = table["k"]
         advice.append(
             {
@@ -68,7 +68,7 @@ def index_advice(section: dict[str, Any]) -> list[Advice]:
 def duplicate_advice(section: dict[str, Any]) -> list[Advice]:
     """Rows that say again what another row says, where they are worth a clean-up (0.5% of rows)."""
     near = section["estimates"].get("geometry/near-duplicates")
-    count = section["duplicates"] + int(near["value"] if near else 0)
+    count = section["duplicates"] + (int(near["value"]) // 2 if near else 0)  # a pair is two rows
     if count < max(2, 0.005 * section["n"]):
         return []
     share = count / section["n"]
@@ -78,8 +78,8 @@ def duplicate_advice(section: dict[str, Any]) -> list[Advice]:
             "title": f"{count} of {section['n']} rows are exact or near duplicates: "
             f"{share:.1%} of the rows could go",
             "text": f"{section['duplicates']} rows equal an earlier row exactly; the rest lie "
-            "closer to another row than 1% of the usual nearest-neighbour distance. The list "
-            "with their texts is in the section on the embedding.",
+            "closer to another row than a quarter of the median nearest-neighbour distance. The "
+            "list with their texts is in the section on the embedding.",
             "measured": {"rows that could go": count, "share": share},
             "baseline": {},
             "how": "import lowdim\nlowdim.measure(x, 'near-duplicates')['near-duplicates'].pairs",
@@ -120,7 +120,7 @@ def centering_advice(x: Tensor, labels: Sequence[str], seed: int) -> list[Advice
         {
             "kind": "index",
             "title": f"{what}: {VOTERS}-NN label accuracy {before:.3f} -> {after:.3f} on "
-            f"{len(test)} held-out rows",
+            f"{len(test):,} held-out rows",
             "text": "All rows share a direction that says nothing of their label. The number of "
             "directions was chosen on one half of the rows and is measured on the other.",
             "measured": {"accuracy": after, "margin of the gain (95%)": margin},

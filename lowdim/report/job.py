@@ -34,10 +34,11 @@ class Job:
 
 def open_job(what: Any, text: Any, labels: Any, options: dict[str, Any]) -> Job:
     """Open what the user names: a model folder, weights, points, or None for the default."""
+    name = None
     if what is None:
         from lowdim.datasets import minilm
 
-        what = minilm()
+        what, name = minilm(), "all-MiniLM-L6-v2"
     if not isinstance(what, (str, Path)):
         x = as_points(what)
         stamp = float(x.double().sum()), float(x.double().square().sum())
@@ -45,7 +46,7 @@ def open_job(what: Any, text: Any, labels: Any, options: dict[str, Any]) -> Job:
     path = Path(what)
     if not path.exists():
         raise InputError(f"{path} does not exist: give a model folder, a weights file or points")
-    source = {"name": path.resolve().name, "path": str(path)}
+    source = {"name": name or path.resolve().name, "path": str(path)}
     if path.is_dir() and (path / "config.json").exists():
         return _model_job(path, source, text, labels)
     if is_weights(path):

@@ -103,9 +103,11 @@ def scan(
     start = time.perf_counter()
     _check(pooling, max_points, seed, memory)
     folder = check_writable(out) if out is not None else None
-    options = {"pooling": pooling, "max_points": max_points, "seed": seed}
+    options: dict[str, Any] = {"pooling": pooling, "max_points": max_points, "seed": seed}
     job = open_job(what, text, labels, options)
     key = {"source": job.source, "stamp": job.stamp, "lowdim": lowdim.__version__} | options
+    files = {"text": text, "labels": labels}
+    options |= {k: str(v) for k, v in files.items() if isinstance(v, (str, Path))}
     report = Report(source=job.source, options=options | {"memory": memory}, notes=job.notes)
     report.created = datetime.now(UTC).isoformat(timespec="seconds")
     report.lowdim, report.environment = lowdim.__version__, _environment()
@@ -257,6 +259,7 @@ class _Run:
 def _methods_used(report: Report) -> dict[str, Any]:
     places = [*report.weights, *report.layers, report.embedding or {}]
     used = {id for place in places for id in place.get("estimates", {})}
+    used |= {"compare/cka"} if report.cka is not None else set()
     return {m.id: m.to_dict() for m in methods() if m.id in used}
 
 

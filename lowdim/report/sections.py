@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -179,13 +180,20 @@ def curve(spectrum: Spectrum) -> dict[str, Any]:
 
 
 def histogram(values: Tensor | None) -> dict[str, Any] | None:
-    """Counts in equal bins between the extremes; non-finite values are left out."""
+    """Counts in equal bins over the range of the finite values; whole bins for whole numbers."""
     if values is None:
         return None
-    values = values[torch.isfinite(values)].double()
+    values = values[torch.isfinite(values)].double().cpu()
     if len(values) == 0:
         return None
-    counts, edges = torch.histogram(values.cpu(), bins=HISTOGRAM_BINS)
+    low, high = float(values.min()), float(values.max())
+    width = (high - low) / HISTOGRAM_BINS or 1.0
+    if torch.equal(values, values.round()):  # else some bins hold two of them and some one
+        low, width = low - 0.5, float(math.ceil((high - low + 1) / HISTOGRAM_BINS))
+    bins = max(1, math.ceil((high - low) / width - 1e-9))
+    edges = low + width * torch.arange(bins + 1, dtype=torch.float64)
+    edges[-1] = max(float(edges[-1]), high)
+    counts, edges = torch.histogram(values, edges)
     return {"edges": edges.tolist(), "counts": counts.long().tolist()}
 
 

@@ -76,6 +76,7 @@ ADVERSARIAL = {
     "equidistant": torch.eye(120),
     "one outlier": torch.cat([normal(500, 12), torch.full((1, 12), 1e6)]),
     "squares underflow": torch.cat([1e-25 * normal(200, 3), torch.ones(1, 3), -torch.ones(1, 3)]),
+    "squares subnormal": torch.cat([1e-22 * normal(600, 3), torch.ones(1, 3), -torch.ones(1, 3)]),
     "constant columns": torch.cat([normal(300, 3), torch.full((300, 4), 7.0)], 1),
     "one column": 1e4 + 100 * normal(600, 1),
 }
@@ -166,17 +167,31 @@ def test_a_small_budget_gives_the_same_bits_and_an_impossible_one_says_so():
             Neighbors.of_points(x, 15, method=method, memory="100kB")
 
 
-def test_lower_precision_allowed_elsewhere_changes_nothing():
-    x = normal(900, 64)
+@pytest.mark.parametrize("queries", [None, normal(20, 12, seed=2)])
+def test_products_are_made_in_full_precision_whatever_the_user_allows(monkeypatch, queries):
+    seen = set()
+    original = blocked.half_squares
+
+    def spy(*args):
+        seen.add(torch.get_float32_matmul_precision())
+        return original(*args)
+
+    monkeypatch.setattr(blocked, "half_squares", spy)
     before = torch.get_float32_matmul_precision()
-    expected = Neighbors.of_points(x, 10, method="exact")
     try:
         torch.set_float32_matmul_precision("medium")
-        found = Neighbors.of_points(x, 10, method="exact")
+        Neighbors.of_points(normal(200, 12), 10, queries=queries, method="exact")
         assert torch.get_float32_matmul_precision() == "medium"  # the user's setting is back
     finally:
         torch.set_float32_matmul_precision(before)
-    assert torch.equal(found.indices, expected.indices)
+    assert seen == {"highest"}
+
+
+def test_duplicates_alone_need_no_second_pass(completed):
+    x = normal(12, 8).repeat(60, 1)
+    assert_nearest(Neighbors.of_points(x, 20, method="exact"), x, 20)
+    assert_nearest(Neighbors.of_points(x, 20, queries=x[:12], method="exact"), x, 20, x[:12])
+    assert completed == []
 
 
 def test_rounding_bound_holds_for_products():
