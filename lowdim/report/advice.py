@@ -41,16 +41,17 @@ def index_advice(section: dict[str, Any]) -> list[Advice]:
         row = min(good, key=lambda r: (r["bytes"], -r["recall"]))
         taken = row["bytes"]
         before, after = section["dim"], row["dims"]
-        dims = f"{before} -> {after} dims in" if after != before else f"Keep {before} dims, store"
+        pca = after != before
+        dims = f"{before} -> {after} dims in" if pca else f"Keep all {before} dims, in"
         k = table["k"]
         advice.append(
             {
                 "kind": "index",
                 "title": f"{dims} {row['format']}: {format_number(row['ratio'])}x smaller, "
                 f"recall@{k} {row['recall']:.3f} on {table['n_queries']} held-out queries",
-                "text": f"PCA to {after} dimensions fitted without the queries, stored as "
-                f"{row['format']}: the smallest of {len(table['rows'])} tried whose recall@{k} "
-                f"against exact float32 search stays above {target} (lower end "
+                "text": (f"PCA to {after} dimensions, fitted without the queries, " if pca else "")
+                + f"{row['format']} codes: the smallest of {len(table['rows'])} sizes tried whose "
+                f"recall@{k} against exact float32 search stays above {target} (lower end "
                 f"{row['low']:.3f}).",
                 "measured": {
                     "bytes per vector": row["bytes"],
@@ -152,7 +153,7 @@ def layer_advice(
     return [
         {
             "kind": "layers",
-            "title": f"Stop at {names[index]} of {last} layers: {VOTERS}-NN label accuracy "
+            "title": f"Stop at {names[index]} of {last}: {VOTERS}-NN label accuracy "
             f"{after:.3f} against {before:.3f} at the end",
             "text": f"The pooled output of {names[index]} separates the labels no worse than the "
             "last layer, on both halves of the rows; the layers after it need not be run for "
