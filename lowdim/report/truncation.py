@@ -166,7 +166,7 @@ def _one(name: str, factor: LowRank, outcome: Outcome, energy: float, n: int) ->
         "kind": "compress",
         "title": f"{name}: rank {factor.rank} of {min(rows, cols)} holds {factor.energy:.1%} of "
         f"its activation-weighted energy; {_result(outcome)} with it in place",
-        "text": f"The weight that saves most for what it costs: {factor.saved:,} of {rows * cols:,} "
+        "text": f"It saves most for what it costs: {factor.saved:,} of {rows * cols:,} "
         f"parameters less, measured on {n} held-out texts.",
         "measured": {outcome.name: outcome.after, "parameters": factor.rank * (rows + cols)},
         "baseline": {outcome.name: outcome.before, "parameters": rows * cols},
