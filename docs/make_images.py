@@ -1,4 +1,4 @@
-"""Draw the pictures of the README and the docs anew: ``python docs/make_images.py out/report.html``."""
+"""Draw the pictures of the docs anew: ``python docs/make_images.py out/report.html``."""
 
 from __future__ import annotations
 

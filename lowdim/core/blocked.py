@@ -15,9 +15,12 @@ the candidates and one block.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from threading import Lock
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -26,6 +29,9 @@ from lowdim.core.memory import budget, plan
 from lowdim.core.points import distinct
 from lowdim.core.progress import Advance
 from lowdim.core.random import permutation
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 BLOCK = 2048
 """Side of the largest block of products: full speed, and small enough for the cache."""
@@ -94,6 +100,31 @@ def full_precision() -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def workers(device: torch.device) -> int:
+    """Blocks worked on at once: one a core, or one where the device is parallel itself."""
+    return torch.get_num_threads() if device.type == "cpu" else 1
+
+
+def on_threads(
+    function: Callable[[Item], Result], items: Iterable[Item], device: torch.device
+) -> Iterator[Result]:
+    """Apply ``function`` to each item, results in order, each item on one core from end to end.
+
+    Splitting every small operation over the cores instead costs a barrier for each, at which a
+    core that another process has taken holds up all the others.
+    """
+    before = torch.get_num_threads()
+    if workers(device) == 1:
+        yield from map(function, items)
+        return
+    pool = ThreadPoolExecutor(before, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        yield from pool.map(function, items)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(before)  # what threads started later begin with
 
 
 def half_squares(
@@ -167,12 +198,13 @@ def propose_among(
     Points come in random order, in whole blocks (infinite norms fill the last), so the j-th point
     seen is a candidate with probability size / j whatever the data: few are ever looked at.
     """
-    total = len(points) // side
+    total, group = len(points) // side, group_of(side, size)
     lists = Shortlist(len(points), size, norms)
     lists.limit[n:] = -math.inf  # the filling has no neighbours
-    buffer, group = norms.new_empty(side * side), group_of(side, size)
-    for i in range(total):
-        rows = slice(i * side, (i + 1) * side)
+    locks = [Lock() for _ in range(total)]  # of the lists of each block of points
+
+    def row_of_blocks(i: int) -> None:
+        rows, buffer = slice(i * side, (i + 1) * side), norms.new_empty(side * side)
         for j in range(i, total):
             columns = slice(j * side, (j + 1) * side)
             block = half_squares(points[rows], norms[rows], points[columns], norms[columns], buffer)
@@ -180,8 +212,13 @@ def propose_among(
                 block.fill_diagonal_(math.inf)  # a point is not its own neighbour
             else:
                 lowest = block.unflatten(0, (group, -1)).amin(0)
-                lists.offer(columns, block.T, lowest.T, rows.start)
-            lists.offer(rows, block, block.unflatten(1, (group, -1)).amin(1), columns.start)
+                with locks[j]:
+                    lists.offer(columns, block.T, lowest.T, rows.start)
+            lowest = block.unflatten(1, (group, -1)).amin(1)
+            with locks[i]:
+                lists.offer(rows, block, lowest, columns.start)
+
+    for i, _ in enumerate(on_threads(row_of_blocks, range(total), points.device)):
         if progress is not None:
             left = total - 1 - i
             progress((total * (total + 1) - left * (left + 1)) // 2, total * (total + 1) // 2)
@@ -198,18 +235,22 @@ def propose_for(
     progress: Advance | None,
 ) -> Shortlist:
     """Candidates of each query among the points, which come as for :func:`propose_among`."""
-    lists = Shortlist(len(queries), size, norms)
-    buffer, group = norms.new_empty(side * side), group_of(side, size)
-    for start in range(0, len(queries), side):
+    lists, group = Shortlist(len(queries), size, norms), group_of(side, size)
+
+    def row_of_blocks(start: int) -> int:
         rows = slice(start, min(start + side, len(queries)))
+        buffer = norms.new_empty(side * side)
         for first in range(0, len(points), side):
             columns = slice(first, first + side)
             block = half_squares(
                 queries[rows], query_norms[rows], points[columns], norms[columns], buffer
             )
             lists.offer(rows, block, block.unflatten(1, (group, -1)).amin(1), first)
+        return rows.stop
+
+    for done in on_threads(row_of_blocks, range(0, len(queries), side), points.device):
         if progress is not None:
-            progress(rows.stop, len(queries))
+            progress(done, len(queries))
     return lists
 
 
@@ -249,7 +290,9 @@ class Search:
         size = min(self.k + max(8, self.k // 4) + (self.own is not None), n) - among
         stored = (n + BLOCK) * (d + 2) * 4 + (0 if among else m * d * 4)
         lists = m * (size * 16 + self.k * 16)
-        side = block_side(n, d, stored + lists + 24 * max(PAIR_CELLS, size * d), memory)
+        threads = workers(self.x.device)
+        pairs = threads * 24 * max(PAIR_CELLS, size * d)
+        side = block_side(n, d, stored + lists + pairs, threads, memory)
         order = permutation(n, seed=0, device=self.x.device)
         points, norms = self.placed(self.x, order, -(-n // side) * side)
         with full_precision():
@@ -317,13 +360,17 @@ class Search:
         gaps = self.x.new_empty((m, self.k), dtype=torch.float64)
         indices = candidates.new_empty((m, self.k))
         step = max(1, PAIR_CELLS // (size * self.x.shape[1]))
-        for start in range(0, m, step):
+
+        def some(start: int) -> None:
             rows = torch.arange(start, min(start + step, m), device=self.x.device)
             index = candidates[rows].sort(1).values
             gap = self.gaps(rows, index)
             if self.own is not None:
                 gap.masked_fill_(index == self.own[rows, None], math.inf)
             gaps[rows], indices[rows] = _nearest(gap, index, self.k)
+
+        for _ in on_threads(some, range(0, m, step), self.x.device):
+            pass
         return gaps, indices
 
     def twins(self, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -354,9 +401,10 @@ class Search:
         g = rounding(self.x.shape[1], torch.float64)
         gaps = self.x.new_full((len(rows), self.k), math.inf, dtype=torch.float64)
         indices = rows.new_zeros((len(rows), self.k))
-        buffer = gaps.new_empty(side * side)
-        for start in range(0, len(rows), side):
+
+        def row_of_blocks(start: int) -> int:
             part = slice(start, min(start + side, len(rows)))
+            buffer = gaps.new_empty(side * side)
             queries, query_norms = self.frame.place(self.queries[rows[part]], torch.float64)
             limit = (1 + 6 * g) * reach[part] ** 2 / 2 + 6 * g * query_norms
             for first in range(0, len(self.x), side):
@@ -364,8 +412,11 @@ class Search:
                 block = half_squares(queries, query_norms, points, norms, buffer)
                 line, column = (block <= limit[:, None]).nonzero().unbind(1)
                 self._merge(gaps[part], indices[part], rows[part], line, first + column)
+            return part.stop
+
+        for done in on_threads(row_of_blocks, range(0, len(rows), side), self.x.device):
             if progress is not None:
-                progress(part.stop, len(rows))
+                progress(done, len(rows))
         return gaps, indices
 
     def _merge(
@@ -397,12 +448,12 @@ def _nearest(gaps: Tensor, indices: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return gaps[:, :k], indices.gather(1, order[:, :k])
 
 
-def block_side(n: int, d: int, fixed: int, memory: int | float | str | None) -> int:
+def block_side(n: int, d: int, fixed: int, threads: int, memory: int | float | str | None) -> int:
     """Side of the blocks, a multiple of GROUP: the largest that the budget allows, evened out."""
     available, side = budget(memory), BLOCK
 
     def need(side: int) -> int:
-        return side * (side * CELL_BYTES + d * 24)
+        return threads * side * (side * CELL_BYTES + d * 24)
 
     while side > GROUP and fixed + need(side) > available:
         side //= 2

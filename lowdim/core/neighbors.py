@@ -21,7 +21,7 @@ import torch
 from scipy.spatial import KDTree
 from torch import Tensor
 
-from lowdim.core.blocked import PAIR_CELLS, Frame, Search
+from lowdim.core.blocked import PAIR_CELLS, Frame, Search, workers
 from lowdim.core.memory import plan
 from lowdim.core.points import as_points
 from lowdim.core.progress import Advance
@@ -186,7 +186,9 @@ def _tree(
             "Neighbors(method='tree')",
             rows=len(rows),
             bytes_per_row=size * 64 + d * 16,
-            fixed=n * (d * 8 + 32) + gaps.nbytes * 2 + 24 * max(PAIR_CELLS, size * d),
+            fixed=n * (d * 8 + 32)
+            + gaps.nbytes * 2
+            + workers(device) * 24 * max(PAIR_CELLS, size * d),
             memory=memory,
             largest=2**14,
         )
@@ -219,7 +221,9 @@ def _graph(
         "Neighbors(method='hnsw')",
         rows=max(n, m),
         bytes_per_row=d * 16 + size * 64,
-        fixed=n * (d * 4 + links * 8 + 16) + m * search.k * 16 + 24 * max(PAIR_CELLS, size * d),
+        fixed=n * (d * 4 + links * 8 + 16)
+        + m * search.k * 16
+        + workers(device) * 24 * max(PAIR_CELLS, size * d),
         memory=memory,
         largest=2**14,
     )

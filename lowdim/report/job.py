@@ -46,7 +46,7 @@ def open_job(what: Any, text: Any, labels: Any, options: dict[str, Any]) -> Job:
     path = Path(what)
     if not path.exists():
         raise InputError(f"{path} does not exist: give a model folder, a weights file or points")
-    source = {"name": name or path.resolve().name, "path": str(path)}
+    source = {"name": name or path.resolve().name, "path": None if name else str(path)}
     if path.is_dir() and (path / "config.json").exists():
         return _model_job(path, source, text, labels)
     if is_weights(path):
