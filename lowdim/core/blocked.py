@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import TypeVar
 
@@ -43,7 +43,7 @@ CELL_BYTES = 64
 """Working memory that a cell of a block takes if all of them are candidates."""
 
 PAIR_CELLS = 2**19
-"""Coordinates differenced at once in float64: fits the cache of a core."""
+"""Coordinates differenced at once in float64, by all cores together: fits their caches."""
 
 
 @dataclass(frozen=True)
@@ -268,6 +268,8 @@ class Search:
         At most n, or n - 1 with ``own``.
     frame : Frame
         Holds both sets.
+    threads : int
+        Blocks that may be worked on at once; a core each (a thread of the pool sees only one).
     """
 
     x: Tensor
@@ -275,6 +277,7 @@ class Search:
     own: Tensor | None
     k: int
     frame: Frame
+    threads: int = field(default_factory=torch.get_num_threads)
 
     def only(self, rows: Tensor) -> Search:
         """The same search for some of the queries."""
@@ -290,8 +293,8 @@ class Search:
         size = min(self.k + max(8, self.k // 4) + (self.own is not None), n) - among
         stored = (n + BLOCK) * (d + 2) * 4 + (0 if among else m * d * 4)
         lists = m * (size * 16 + self.k * 16)
-        threads = workers(self.x.device)
-        pairs = threads * 24 * max(PAIR_CELLS, size * d)
+        threads = self.threads
+        pairs = 24 * max(PAIR_CELLS, threads * size * d)
         side = block_side(n, d, stored + lists + pairs, threads, memory)
         order = permutation(n, seed=0, device=self.x.device)
         points, norms = self.placed(self.x, order, -(-n // side) * side)
@@ -359,7 +362,7 @@ class Search:
         m, size = candidates.shape
         gaps = self.x.new_empty((m, self.k), dtype=torch.float64)
         indices = candidates.new_empty((m, self.k))
-        step = max(1, PAIR_CELLS // (size * self.x.shape[1]))
+        step = max(1, PAIR_CELLS // (self.threads * size * self.x.shape[1]))
 
         def some(start: int) -> None:
             rows = torch.arange(start, min(start + step, m), device=self.x.device)
@@ -431,7 +434,7 @@ class Search:
         slot, width = ragged(line, len(rows))
         fresh = gaps.new_full((len(rows), width), math.inf)
         where = indices.new_zeros((len(rows), width))
-        step = max(1, PAIR_CELLS // self.x.shape[1])
+        step = max(1, PAIR_CELLS // (self.threads * self.x.shape[1]))
         for start in range(0, len(line), step):
             pairs = slice(start, start + step)
             gap = self.gaps(rows[line[pairs]], index[pairs, None])[:, 0]

@@ -21,7 +21,7 @@ import torch
 from scipy.spatial import KDTree
 from torch import Tensor
 
-from lowdim.core.blocked import PAIR_CELLS, Frame, Search, workers
+from lowdim.core.blocked import PAIR_CELLS, Frame, Search
 from lowdim.core.memory import plan
 from lowdim.core.points import as_points
 from lowdim.core.progress import Advance
@@ -188,7 +188,7 @@ def _tree(
             bytes_per_row=size * 64 + d * 16,
             fixed=n * (d * 8 + 32)
             + gaps.nbytes * 2
-            + workers(device) * 24 * max(PAIR_CELLS, size * d),
+            + 24 * max(PAIR_CELLS, search.threads * size * d),
             memory=memory,
             largest=2**14,
         )
@@ -223,7 +223,7 @@ def _graph(
         bytes_per_row=d * 16 + size * 64,
         fixed=n * (d * 4 + links * 8 + 16)
         + m * search.k * 16
-        + workers(device) * 24 * max(PAIR_CELLS, size * d),
+        + 24 * max(PAIR_CELLS, search.threads * size * d),
         memory=memory,
         largest=2**14,
     )

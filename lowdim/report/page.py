@@ -95,7 +95,8 @@ def _explained(id: str, method: dict[str, Any]) -> dict[str, Any]:
 
 def _again(report: Report) -> str:
     """The command that makes this report again."""
-    command = ["lowdim", "scan", report.source.get("path") or "POINTS"]
+    path = report.source.get("path") or ("POINTS" if report.source["kind"] == "points" else None)
+    command = ["lowdim", "scan"] + ([path] if path else [])  # without a path: the default input
     for name, option in report.options.items():
         if option is not None and option is not False:
             command += [f"--{name.replace('_', '-')}"] + ([] if option is True else [str(option)])
