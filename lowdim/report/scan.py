@@ -198,7 +198,8 @@ class _Run:
                 f"{i:03d} {name}": x
                 for i, (name, x) in enumerate(zip(found.names, found.layers, strict=True))
             }
-            return layers | {"rows": found.rows, "embedding": found.embedding}
+            # a causal model's embedding is its last layer: a file holds no tensor twice
+            return layers | {"rows": found.rows, "embedding": found.embedding.clone()}
 
         found = self.pieces.tensors("activations", make)
         self.report.notes += self.pieces.json("activations/notes", lambda: notes)
