@@ -19,11 +19,10 @@ def sentences(n, seed=0):
 
 
 @pytest.fixture(scope="module", params=["BertModel", "LlamaForCausalLM"])
-def model_scan(request, tiny_folder):
-    texts = sentences(120)
-    return lowdim.scan(
-        tiny_folder(request.param), text=texts, labels=["ab"[i % 2] for i in range(120)]
-    )
+def model_scan(request, tiny_folder, tmp_path_factory):
+    folder, texts = tiny_folder(request.param), sentences(120)
+    out = tmp_path_factory.mktemp("out")
+    return lowdim.scan(folder, text=texts, labels=["a", "b"] * 60, out=out)
 
 
 def test_a_model_has_every_section(model_scan):
