@@ -1,7 +1,8 @@
 """What every benchmark needs: interleaved timing, peak memory, a table with bars, a JSON file.
 
-Machines are shared and noisy, so contenders run in turn within one process and what is quoted is
-the ratio of their smallest times; the times are there to be read, not to be compared across runs.
+Machines are shared and noisy, so contenders run in turn within one process, and what is quoted is
+the median over the turns of the ratio within one turn; the times are there to be read, not to be
+compared across runs.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -42,17 +44,30 @@ class Row:
         return self.figure <= float(limit) if sign == "<=" else self.figure >= float(limit)
 
 
-def interleaved(contenders: Mapping[str, Callable[[], Any]], repeats: int = 3) -> dict[str, float]:
-    """Smallest wall time of each contender; they run in turn A B C A B C after one warm-up each."""
-    for run in contenders.values():
-        run()
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(repeats):
+class Times(dict[str, list[float]]):
+    """Wall times of each contender, turn by turn."""
+
+    def ratio(self, ours: str, theirs: str) -> float:
+        """Median over the turns of one contender's time over another's."""
+        return statistics.median(a / b for a, b in zip(self[ours], self[theirs], strict=True))
+
+    def best(self, name: str) -> float:
+        """Smallest time of a contender."""
+        return min(self[name])
+
+
+def interleaved(
+    contenders: Mapping[str, Callable[[], Any]], repeats: int = 3, *, warm_up: bool = True
+) -> Times:
+    """Time contenders in turn, A B C A B C, after one warm-up each."""
+    times = Times({name: [] for name in contenders})
+    for turn in range(repeats + warm_up):
         for name, run in contenders.items():
             start = time.perf_counter()
             run()
-            times[name].append(time.perf_counter() - start)
-    return {name: min(taken) for name, taken in times.items()}
+            if turn >= warm_up:
+                times[name].append(time.perf_counter() - start)
+    return times
 
 
 @contextmanager
