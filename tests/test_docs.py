@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.table import pages
+
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(python|console)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -23,6 +25,11 @@ def test_code_blocks_run(page, tmp_path, monkeypatch):
             exec(compile(code, str(page), "exec"), namespace)
         else:
             run_commands(code)
+
+
+def test_figures_are_those_of_the_newest_run():
+    for page, text in pages().items():
+        assert page.read_text(encoding="utf-8") == text, "run python -m benchmarks.table"
 
 
 def run_commands(block):

@@ -33,7 +33,7 @@ from lowdim.core.random import permutation
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-BLOCK = 2048
+BLOCK = 1024
 """Side of the largest block of products: full speed, and small enough for the cache."""
 
 GROUP = 32
