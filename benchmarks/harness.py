@@ -23,6 +23,7 @@ from typing import Any
 import psutil
 import torch
 
+SHORTEST_TURN = 0.3
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -41,7 +42,7 @@ class Row:
         if not self.bar:
             return None
         sign, limit = self.bar.split()
-        return self.figure <= float(limit) if sign == "<=" else self.figure >= float(limit)
+        return bool(self.figure <= float(limit) if sign == "<=" else self.figure >= float(limit))
 
 
 class Times(dict[str, list[float]]):
@@ -59,14 +60,21 @@ class Times(dict[str, list[float]]):
 def interleaved(
     contenders: Mapping[str, Callable[[], Any]], repeats: int = 3, *, warm_up: bool = True
 ) -> Times:
-    """Time contenders in turn, A B C A B C, after one warm-up each."""
+    """Time contenders in turn, A B C A B C, after one warm-up each.
+
+    A turn of a short contender is the median of its runs in 0.3 s: for some milliseconds after one
+    library's work its idle threads still spin on the cores, which is not the next one's time.
+    """
     times = Times({name: [] for name in contenders})
     for turn in range(repeats + warm_up):
         for name, run in contenders.items():
-            start = time.perf_counter()
-            run()
+            taken: list[float] = []
+            while sum(taken) < SHORTEST_TURN:
+                start = time.perf_counter()
+                run()
+                taken.append(time.perf_counter() - start)
             if turn >= warm_up:
-                times[name].append(time.perf_counter() - start)
+                times[name].append(statistics.median(taken))
     return times
 
 

@@ -24,13 +24,13 @@ def main() -> None:
     parser.add_argument("--d", type=int, default=384)
     parser.add_argument("--k", type=int, default=20)
     parser.add_argument("--peers-n", type=int, default=20_000)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(args.n, args.d, generator=generator)
     clusters = torch.randn(100, args.d, generator=generator)[torch.arange(args.n) * 100 // args.n]
     clusters += 0.1 * torch.randn(args.n, args.d, generator=generator)
-    queries = x[: args.n // 5] + 0.01
+    queries = x + 0.01  # as many, but nothing is symmetric now
 
     def search(points: torch.Tensor, **options: Any) -> Callable[[], Any]:
         return lambda: Neighbors.of_points(points, args.k, method="exact", **options)
@@ -44,7 +44,6 @@ def main() -> None:
             "products": lambda: products(x, x),
             "self": search(x),
             "clusters": search(clusters),
-            "query products": lambda: products(queries, x),
             "queries": search(x, queries=queries),
         },
         args.repeats,
@@ -68,8 +67,8 @@ def main() -> None:
             "x",
         ),
         Row(
-            "n/5 queries over their products",
-            times.ratio("queries", "query products"),
+            "n separate queries over the products",
+            times.ratio("queries", "products"),
             "x",
             "<= 1.3",
         ),

@@ -16,6 +16,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import entry_points
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -160,12 +161,18 @@ def method(
     return register
 
 
-def methods(room: str | None = None) -> list[Method]:
-    """Every registered method, in order of id; ``room`` keeps one room's."""
+@cache
+def _load() -> None:
+    """Import what registers methods: the rooms, then packages outside."""
     for name in ROOMS:
         importlib.import_module(f"lowdim.{name}")
     for entry in entry_points(group="lowdim.methods"):
         entry.load()
+
+
+def methods(room: str | None = None) -> list[Method]:
+    """Every registered method, in order of id; ``room`` keeps one room's."""
+    _load()
     rooms = sorted({m.room for m in _METHODS.values()})
     if room is not None and room not in rooms:
         raise InputError(f"no room {room!r}: choose from {', '.join(rooms)}")
