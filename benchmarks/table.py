@@ -31,8 +31,8 @@ HEAD = "| what | figure | bar | met |\n|---|---:|---:|---|\n"
 
 
 def short() -> str:
-    """Every figure that has a bar, in one table."""
-    rows = [row for record in newest() for row in record["rows"] if row["bar"]]
+    """Every measured time, ratio and size that has a bar, in one table; checks of values not."""
+    rows = [row for record in newest() for row in record["rows"] if row["bar"] and row["unit"]]
     return HEAD + "\n".join(map(line, rows))
 
 
