@@ -21,14 +21,17 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Memory = Annotated[str | None, typer.Option(help="Memory budget, e.g. 2GiB [a quarter of free]")]
+Memory = Annotated[
+    str | None, typer.Option(help="Memory budget, e.g. 2GiB; by default a quarter of free RAM")
+]
 Seed = Annotated[int, typer.Option(help="Seed of samples and randomised steps")]
 
 
 @app.command()
 def scan(
     what: Annotated[
-        Path | None, typer.Argument(help="Model folder, weights file or points [bundled default]")
+        Path | None,
+        typer.Argument(help="Model folder, weights file or points; the bundled default"),
     ] = None,
     text: Annotated[
         Path | None, typer.Option(help="Text to run a model on, or one a point")
@@ -78,7 +81,9 @@ def scan(
 @app.command()
 def measure(
     points: Annotated[Path, typer.Argument(help="Points: .npy .npz .parquet .csv .safetensors …")],
-    names: Annotated[list[str] | None, typer.Argument(help="Methods [all that fit]")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Methods; by default all that fit")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
     memory: Memory = None,
     seed: Seed = 0,
