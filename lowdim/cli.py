@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lowdim.errors import InputError, LowdimError
+from lowdim.errors import InputError, LowdimError, require
 
 app = typer.Typer(
     name="lowdim",
@@ -56,6 +56,8 @@ def scan(
     from lowdim.core.progress import bars
     from lowdim.report.scan import scan as run
 
+    for module in ("jinja2", "plotly"):  # what the page needs is missed before the work, not after
+        require(module, "report")
     try:
         with bars() as progress:
             report = run(
