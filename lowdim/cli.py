@@ -53,13 +53,14 @@ def scan(
     Writes report.html and scan.json. Without arguments it scans the bundled default:
     all-MiniLM-L6-v2 on 2,000 WordNet glosses of eight fields.
     """
+    from lowdim.core.interrupt import interruptible
     from lowdim.core.progress import bars
     from lowdim.report.scan import scan as run
 
     for module in ("jinja2", "plotly"):  # what the page needs is missed before the work, not after
         require(module, "report")
     try:
-        with bars() as progress:
+        with interruptible(), bars() as progress:
             report = run(
                 what,
                 text=text,
