@@ -84,7 +84,11 @@ def truncation_advice(
         largest = sorted(factors, key=lambda name: -factors[name].saved)[:CANDIDATES]
         price = {n: choose.run(factors, [n]).damage / factors[n].saved for n in largest}
         names = sorted(largest, key=price.__getitem__)  # cheapest parameters first
-        count = _most(len(names), lambda n: choose.run(factors, names[:n]).acceptable)  # noqa: B023
+
+        def holds(n: int, factors: dict[str, LowRank] = factors, names: list[str] = names) -> bool:
+            return choose.run(factors, names[:n]).acceptable
+
+        count = _most(len(names), holds)
         for n in sorted({count, min(count, 1)} - {0}, reverse=True):
             outcome = measure.run(factors, names[:n])
             if outcome.acceptable and n > 1:
