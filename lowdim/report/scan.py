@@ -245,7 +245,8 @@ class _Run:
         if labels is not None and len(set(labels)) > 1:
             self.progress.task("labels")
             trials.append(lambda: centering_advice(points, labels, seed))
-            trials.append(lambda: layer_advice(layers, names, labels, seed))
+            if layers:
+                trials.append(lambda: layer_advice(layers, names, labels, seed))
         texts = job.texts
         if model is not None and texts is not None and self.report.options["pooling"] != "tokens":
             trials.append(
