@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
@@ -42,8 +43,8 @@ def measure(
     x : array-like, path or PointSource
         (n, d) points. A path or source larger than memory is streamed by the spectral methods.
     *names : str
-        Method ids (``"geometry/two-nn"``) or short names (``"two-nn"``); all that fit points when
-        none is given.
+        Method ids (``"geometry/two-nn"``) or short names (``"two-nn"``); when none is given,
+        all that fit points and are not ``deep``.
     memory : int, float or str, optional
         Budget, e.g. ``"2GiB"``; a quarter of free RAM by default.
     seed : int
@@ -74,7 +75,7 @@ def measure(
     3
     """
     fitting = [m for m in methods() if fits_points(m)]
-    chosen = [_fitting(name, fitting) for name in names] or fitting
+    chosen = [_fitting(name, fitting) for name in names] or [m for m in fitting if not m.deep]
     shared = Shared(x, chosen, memory=memory, seed=seed, progress=progress)
     return Measurement({m.id: shared.run(m) for m in chosen})
 
@@ -82,6 +83,11 @@ def measure(
 def fits_points(chosen: Method) -> bool:
     """Whether the method can be read off one set of points."""
     return all(need.noun in NOUNS for need in chosen.needs)
+
+
+def merges_duplicates(chosen: Method) -> bool:
+    """Whether the method looks at distinct rows only."""
+    return any(need.noun == "neighbors" or "distinct" in need.options for need in chosen.needs)
 
 
 def _fitting(name: str, fitting: list[Method]) -> Method:
@@ -191,7 +197,7 @@ class Shared:
     def noun(self, need: Need) -> Any:
         """The noun that a method asks for."""
         if need.noun == "points":
-            return self.points
+            return self.distinct[0] if need.options.get("distinct") else self.points
         if need.noun == "neighbors":
             return self.neighbors
         return self.spectrum(center=need.options["center"], unit=need.options["unit"])
@@ -199,11 +205,14 @@ class Shared:
     def run(self, chosen: Method) -> Estimate:
         """Run one method on the shared nouns, and time it alone."""
         nouns = [self.noun(need) for need in chosen.needs]
+        accepted = inspect.signature(chosen.function).parameters
+        settings = {"memory": self.memory, "seed": self.seed}
         start = time.perf_counter()
-        estimate: Estimate = chosen(*nouns)
+        estimate: Estimate = chosen(*nouns, **{k: v for k, v in settings.items() if k in accepted})
         changes: dict[str, Any] = {"seconds": time.perf_counter() - start}
-        if any(need.noun == "neighbors" for need in chosen.needs):
-            changes["exact"] = estimate.exact and self.neighbors.exact
+        if merges_duplicates(chosen):
+            if any(need.noun == "neighbors" for need in chosen.needs):
+                changes["exact"] = estimate.exact and self.neighbors.exact
             if self.n_duplicates:
                 note = f"{self.n_duplicates} exact duplicates merged"
                 changes["notes"] = (*estimate.notes, note)

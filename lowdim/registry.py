@@ -52,9 +52,9 @@ def spectrum(*, center: bool = True, unit: bool = False, vectors: bool = False) 
     return Need("spectrum", MappingProxyType(options))
 
 
-def points() -> Need:
-    """The points themselves."""
-    return Need("points")
+def points(*, distinct: bool = False) -> Need:
+    """The points themselves; ``distinct`` merges equal rows, as the neighbours do."""
+    return Need("points", MappingProxyType({"distinct": True} if distinct else {}))
 
 
 def matrix() -> Need:
@@ -62,9 +62,39 @@ def matrix() -> Need:
     return Need("matrix")
 
 
-def pair() -> Need:
-    """Two sets of points whose rows correspond."""
-    return Need("pair")
+def pair(*, equal: float = 1.0) -> Need:
+    """Two sets of points whose rows correspond; ``equal`` is the value of two equal sets."""
+    return Need("pair", MappingProxyType({"equal": equal}))
+
+
+def samples() -> Need:
+    """Two sets of points of one space whose rows do not correspond."""
+    return Need("samples")
+
+
+def labelled() -> Need:
+    """Points and a label or a target of each: two arguments, ``x`` and ``y``."""
+    return Need("labelled")
+
+
+def layers() -> Need:
+    """Several representations of the same rows, in the order of the network."""
+    return Need("layers")
+
+
+def tokens() -> Need:
+    """(contexts, positions, d) hidden states."""
+    return Need("tokens")
+
+
+def network() -> Need:
+    """A torch module and its (n, ...) inputs: two arguments, ``module`` and ``x``."""
+    return Need("network")
+
+
+def kernel() -> Need:
+    """(n, n) similarities or distances, symmetric."""
+    return Need("kernel")
 
 
 @dataclass(frozen=True)
@@ -79,6 +109,7 @@ class Method:
     cost: str
     oracle: str | None
     invariant: frozenset[str]
+    deep: bool
 
     @property
     def room(self) -> str:
@@ -115,6 +146,7 @@ class Method:
             "needs": [str(need) for need in self.needs],
             "oracle": self.oracle,
             "invariant": sorted(self.invariant),
+            "deep": self.deep,
         }
 
 
@@ -130,6 +162,7 @@ def method(
     arxiv: str | None = None,
     oracle: str | None = None,
     invariant: tuple[str, ...] = ("permutation",),
+    deep: bool = False,
 ) -> Callable[[Function], Function]:
     """Register a pure function under ``room/name``; the function itself is returned unchanged.
 
@@ -148,6 +181,9 @@ def method(
     invariant : tuple of str
         What leaves the value unchanged and is tested: any of permutation, rotation, translation,
         scale, row-scale.
+    deep : bool
+        Too dear to be read along with the others: run only when it is asked for by name, or by
+        ``lowdim scan --deep``.
     """
 
     def register(function: Function) -> Function:
@@ -155,7 +191,9 @@ def method(
             other = _METHODS[id].function
             raise InputError(f"method id {id!r} is taken by {other.__module__}.{other.__name__}")
         given = needs if isinstance(needs, tuple) else (needs,)
-        _METHODS[id] = Method(id, function, given, paper, arxiv, cost, oracle, frozenset(invariant))
+        _METHODS[id] = Method(
+            id, function, given, paper, arxiv, cost, oracle, frozenset(invariant), deep
+        )
         return function
 
     return register

@@ -13,7 +13,7 @@ import math
 import pytest
 import torch
 
-from lowdim.battery import Shared, fits_points
+from lowdim.battery import Shared, fits_points, merges_duplicates
 from lowdim.core.estimate import Estimate
 from lowdim.core.spectrum import Spectrum
 from lowdim.errors import InputError
@@ -21,7 +21,14 @@ from lowdim.registry import methods
 
 POINT_METHODS = [m for m in methods() if fits_points(m)]
 MATRIX_METHODS = [m for m in methods() if all(need.noun == "matrix" for need in m.needs)]
-PAIR_METHODS = [m for m in methods() if any(need.noun == "pair" for need in m.needs)]
+PAIR_METHODS, SAMPLES_METHODS, LABELLED_METHODS, LAYERS_METHODS, TOKENS_METHODS = (
+    [m for m in methods() if any(need.noun == noun for need in m.needs)]
+    for noun in ("pair", "samples", "labelled", "layers", "tokens")
+)
+KERNEL_METHODS, NETWORK_METHODS = (
+    [m for m in methods() if any(need.noun == noun for need in m.needs)]
+    for noun in ("kernel", "network")
+)
 N, DIM = 400, 12
 
 
@@ -139,8 +146,8 @@ def test_exact_duplicates_give_a_finite_answer(method):
 
 @pytest.mark.parametrize("method", POINT_METHODS, **by_id)
 def test_neighbour_methods_merge_duplicates_and_say_so(method):
-    if all(need.noun != "neighbors" for need in method.needs):
-        pytest.skip("reads no neighbours")
+    if not merges_duplicates(method):
+        pytest.skip("reads every row")
     x = sample()
     doubled = run(method, torch.cat([x, x]))
     assert "400 exact duplicates merged" in doubled.notes
@@ -199,7 +206,113 @@ def test_matrix_methods_do_not_see_transposition(method):
 @pytest.mark.parametrize("method", PAIR_METHODS, **by_id)
 def test_pair_methods_call_equal_points_equal_and_reject_other_lengths(method):
     x = sample()
-    assert method(x, x).value == pytest.approx(1)
-    assert method(x, x @ torch.eye(DIM).double().flip(0)).value == pytest.approx(1)
+    equal = method.needs[0].options["equal"]
+    assert method(x, x).value == pytest.approx(equal, abs=2 / N if equal == 0 else None)
+    turned = method(x, x @ torch.eye(DIM).double().flip(0))
+    assert turned.value == pytest.approx(method(x, x).value)
     with pytest.raises(InputError):
         method(x, x[:-1])
+
+
+@pytest.mark.parametrize("method", SAMPLES_METHODS, **by_id)
+def test_samples_methods_do_not_see_the_order_and_name_bad_rows(method):
+    x, y = sample()[:250], sample()[250:] + 0.1
+    found = method(x, y)
+    assert isinstance(found, Estimate)
+    assert math.isfinite(found.value)
+    assert same(method(x.flip(0), y.flip(0)), found, 1e-6)
+    assert same(method(x.float(), y.float()), found, 2e-3)
+    assert math.isfinite(method(x, torch.cat([y, y, y[:1].expand(40, -1)])).value)
+    for bad in (
+        lambda: method(x, y[:, :-1]),
+        lambda: method(x, torch.full_like(y, math.nan)),
+        lambda: method(torch.full_like(x, math.inf), y),
+        lambda: method(x[:0], y),
+    ):
+        with pytest.raises(InputError) as caught:
+            bad()
+        check_message(caught.value)
+
+
+@pytest.mark.parametrize("method", LABELLED_METHODS, **by_id)
+def test_labelled_methods_do_not_see_the_order_and_need_one_label_a_row(method):
+    x, y = sample(), torch.arange(N) % 4
+    found = method(x, y)
+    assert isinstance(found, Estimate)
+    assert math.isfinite(found.value)
+    assert method(x, y).value == found.value
+    bad = x.clone()
+    bad[17, 3] = math.nan
+    for call in (lambda: method(x, y[:-1]), lambda: method(bad, y)):
+        with pytest.raises(InputError) as caught:
+            call()
+        check_message(caught.value)
+    assert torch.equal(x, sample())
+
+
+@pytest.mark.parametrize("method", LAYERS_METHODS, **by_id)
+def test_layers_methods_answer_and_need_the_same_rows_in_every_layer(method):
+    x = sample()
+    network = [x, (2 * x).tanh(), (2 * x).tanh() @ torch.eye(DIM).double()[:, :8]]
+    found = method(network)
+    assert isinstance(found, Estimate)
+    assert math.isfinite(found.value)
+    assert method(network).value == found.value
+    bad = x.clone()
+    bad[17, 3] = math.nan
+    for layers in ([x, x[:-1]], [x, bad], []):
+        with pytest.raises(InputError) as caught:
+            method(layers)
+        check_message(caught.value)
+
+
+@pytest.mark.parametrize("method", TOKENS_METHODS, **by_id)
+def test_tokens_methods_answer_and_name_what_is_bad(method):
+    h = sample().reshape(20, 20, DIM)
+    found = method(h)
+    assert isinstance(found, Estimate)
+    assert math.isfinite(found.value)
+    assert same(method(h.float()), found, 2e-3)
+    bad = h.clone()
+    bad[3, 4, 5] = math.nan
+    for states in (h[0], bad, h[:0]):
+        with pytest.raises(InputError) as caught:
+            method(states)
+        check_message(caught.value)
+
+
+@pytest.mark.parametrize("method", KERNEL_METHODS, **by_id)
+def test_kernel_methods_do_not_see_the_order_and_refuse_what_is_no_kernel(method):
+    x = sample()[:60]
+    kernel = (-torch.cdist(x, x)).exp()
+    found = method(kernel)
+    assert isinstance(found, Estimate)
+    assert same(method(kernel.flip(0, 1)), found, 1e-6)
+    lopsided, holed = kernel.clone(), kernel.clone()
+    lopsided[3, 4] += 0.5
+    holed[5, 5] = math.nan
+    for bad in (kernel[:-1], lopsided, holed):
+        with pytest.raises(InputError) as caught:
+            method(bad)
+        check_message(caught.value)
+
+
+@pytest.mark.parametrize("method", NETWORK_METHODS, **by_id)
+def test_network_methods_leave_the_network_as_it_was(method):
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Linear(DIM, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)
+    ).double()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    x = sample()[:40]
+    found = method(net, x)
+    assert isinstance(found, Estimate)
+    assert math.isfinite(found.value)
+    assert method(net, x).value == found.value
+    assert net.training
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert all(p.grad is None and p.requires_grad for p in net.parameters())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
+    with pytest.raises(InputError) as caught:
+        method(net, torch.full_like(x, math.nan))
+    check_message(caught.value)

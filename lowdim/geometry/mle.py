@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lowdim.errors import InputError
-from lowdim.geometry.nearest import Dimension, dimension, separations
+from lowdim.geometry.nearest import Dimension, as_dimension, separations
 from lowdim.registry import method, neighbors
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def mle(neighbors: Neighbors, *, k: int = 20) -> Dimension:
     notes = (f"{flat} points with all neighbours at one distance: infinite local dimension",)
     value = float(1 / inverse.mean())
     influence = -(value**2) * (inverse - inverse.mean())
-    return dimension(
+    return as_dimension(
         value, influence, neighbors.head(k).indices, notes=notes if flat else (),
         per_point=(k - 2) / (k - 1) / inverse,
     )  # fmt: skip

@@ -66,7 +66,7 @@ def separations(neighbors: Neighbors, k: int) -> Tensor:
     return distances
 
 
-def dimension(
+def as_dimension(
     value: float, influence: Tensor, indices: Tensor, *, notes: tuple[str, ...] = (),
     per_point: Tensor | None = None,
 ) -> Dimension:  # fmt: skip

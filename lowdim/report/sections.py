@@ -119,7 +119,7 @@ def embedding_section(
     seed: int = 0,
 ) -> dict[str, Any]:
     """All measures of points, with what is seen point by point and what a smaller index costs."""
-    chosen = [m for m in methods() if fits_points(m)]
+    chosen = [m for m in methods() if fits_points(m) and not m.deep]
     shared = Shared(x, chosen, memory=memory, seed=seed, progress=progress)
     found: dict[str, Estimate] = {}
 
