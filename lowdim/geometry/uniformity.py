@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import math
 
+import torch
+from torch import Tensor
+
 from lowdim.core.estimate import Estimate
+from lowdim.core.points import unit_rows
 from lowdim.core.spectrum import Spectrum
 from lowdim.errors import InputError
 from lowdim.registry import method, spectrum
@@ -45,6 +49,30 @@ def uniformity(spectrum: Spectrum) -> Estimate:
     trace = float(spectrum.singular_values.sum())  # of S^1/2
     value = math.sqrt(max(0.0, 2 - 2 * trace / math.sqrt(d)))
     return Estimate(value=value, n=n, exact=spectrum.exact)
+
+
+def uniformity_of(h: Tensor) -> Tensor:
+    """The same for a batch, with gradients: add it to a loss to spread the representation.
+
+    Parameters
+    ----------
+    h : Tensor
+        (n, d) rows, none of them zero.
+
+    Returns
+    -------
+    Tensor
+        A scalar with finite gradients also where the batch does not span all directions or is one
+        point: tr(S^1/2) is a sum of singular values, whose gradient has no pole.
+
+    Notes
+    -----
+    O(n d min(n, d)).
+    """
+    z = unit_rows(h)
+    n, d = z.shape
+    trace = torch.linalg.svdvals(z - z.mean(0)).sum() / math.sqrt(n)  # of S^1/2
+    return (2 - 2 * trace / math.sqrt(d)).clamp_min(torch.finfo(z.dtype).eps).sqrt()
 
 
 @method(

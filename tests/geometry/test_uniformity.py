@@ -8,7 +8,7 @@ import torch
 from lowdim.core.points import unit_rows
 from lowdim.core.spectrum import Spectrum
 from lowdim.errors import InputError
-from lowdim.geometry import mean_cosine, uniformity
+from lowdim.geometry import mean_cosine, uniformity, uniformity_of
 
 
 def draw(n, d, seed=0):
@@ -76,3 +76,29 @@ def test_mean_cosine_of_copies_and_of_opposites():
     assert mean_cosine(unit_spectrum(opposite)).value == pytest.approx(-1)
     with pytest.raises(InputError, match="at least 2 rows"):
         mean_cosine(unit_spectrum(torch.ones(1, 3)))
+
+
+def test_the_loss_is_the_measure():
+    x = draw(80, 6) + 0.3
+    assert float(uniformity_of(x)) == pytest.approx(uniformity(unit_spectrum(x)).value, abs=1e-9)
+
+
+def test_the_loss_has_the_gradient_of_finite_differences():
+    x = draw(12, 4).requires_grad_()
+    assert torch.autograd.gradcheck(uniformity_of, x)
+
+
+@pytest.mark.parametrize("x", [draw(5, 16), draw(5, 1).expand(5, 3) + 1, torch.ones(6, 4)])
+def test_the_loss_has_finite_gradients_where_directions_are_missing(x):
+    h = x.clone().requires_grad_()
+    uniformity_of(h).backward()
+    assert bool(torch.isfinite(h.grad).all())
+
+
+def test_descending_the_loss_uses_more_directions():
+    h = (draw(64, 8) * torch.tensor([5.0] + [0.2] * 7)).requires_grad_()
+    before = float(uniformity_of(h).detach())
+    for _ in range(30):
+        (gradient,) = torch.autograd.grad(uniformity_of(h), h)
+        h = (h - 5 * gradient).detach().requires_grad_()
+    assert float(uniformity_of(h)) < before - 0.05
