@@ -5,7 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 
-NAMES = ("neighbors", "battery", "vendi", "tail", "scan")
+NAMES = (
+    "neighbors",
+    "battery",
+    "dimension_speed",
+    "vendi",
+    "fidelity",
+    "tail",
+    "scan",
+    "curvature",
+    "magnitude",
+)
 
 if __name__ == "__main__":
     chosen = sys.argv[1:] or NAMES

@@ -1,4 +1,4 @@
-"""Write the newest figures of ``results/`` into the README and docs/speed.md, between their marks.
+"""Write the newest figures of ``results/`` into the README and the docs, between their marks.
 
 python -m benchmarks.table
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,33 @@ def full() -> str:
     return "\n\n".join(sections)
 
 
+CLUSTERS = ((10**9, 64), (10**10, 1024))
+"""Points and cores to extrapolate to."""
+
+
+def scale() -> str:
+    """What the largest run of benchmarks.scale took, and by its formula larger ones would."""
+    path = RESULTS / "scale.json"
+    if not path.exists():
+        return "Run `python -m benchmarks.scale`, then `python -m benchmarks.table`."
+    record = json.loads(path.read_text())[-1]
+    rows, settings = record["rows"], record["settings"]
+    n, cores = settings["n"], record["environment"]["cores"]
+    spectra, dimension = [  # the row after each heading of the largest n
+        after["figure"] for row, after in pairwise(rows) if row["what"].startswith(f"n = {n:,}:")
+    ]
+    lines = [
+        f"`{record['command']}`: n = {n:,} x {settings['columns']}, {settings['reference']:,} "
+        f"references, c = {cores}: a = {spectra:.3g} us, b = {dimension:.3g} us.\n",
+        "| points | cores | hours | disks together |\n|---:|---:|---:|---:|",
+    ]
+    for points, many in CLUSTERS:
+        hours = points * (spectra + dimension) * cores / (3.6e9 * many)
+        rate = 2 * 4 * settings["columns"] * points / (3600 * hours) / 1e9  # read once for each
+        lines.append(f"| {points:.0e} | {many:,} | {hours:.3g} | {rate:.3g} GB/s |")
+    return "\n".join(lines)
+
+
 def filled(page: Path, name: str, content: str) -> str:
     """The page with this content between ``<!-- name -->`` and ``<!-- /name -->``."""
     text = page.read_text(encoding="utf-8")
@@ -63,8 +91,13 @@ def filled(page: Path, name: str, content: str) -> str:
 
 def pages() -> dict[Path, str]:
     """Each page as it should be."""
-    readme, speed = ROOT / "README.md", ROOT / "docs" / "speed.md"
-    return {readme: filled(readme, "speed", short()), speed: filled(speed, "tables", full())}
+    readme, docs = ROOT / "README.md", ROOT / "docs"
+    contents = {
+        readme: ("speed", short()),
+        docs / "speed.md": ("tables", full()),
+        docs / "scale.md": ("scale", scale()),
+    }
+    return {page: filled(page, *content) for page, content in contents.items()}
 
 
 if __name__ == "__main__":

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import inspect
-import time
-from collections.abc import Iterable, Iterator, Mapping
-from functools import cached_property
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
-from lowdim.core.engine import Engine, LocalEngine
+import lowdim
+from lowdim.core import shards
+from lowdim.core.engine import Engine
 from lowdim.core.estimate import Estimate
-from lowdim.core.moments import Moments
-from lowdim.core.neighbors import Neighbors
-from lowdim.core.points import as_points, distinct
-from lowdim.core.progress import Progress, Silent
-from lowdim.core.spectrum import Spectrum
-from lowdim.errors import InputError
+from lowdim.core.pieces import Pieces
+from lowdim.core.progress import Progress
+from lowdim.core.shards import Source, as_source
+from lowdim.errors import InputError, MemoryBudgetError
 from lowdim.io.points import PointSource, open_points
-from lowdim.registry import Method, Need, find, methods
+from lowdim.io.write import atomic_write, check_writable
+from lowdim.nouns import NOUNS, Shared, k_of, merges_duplicates
+from lowdim.registry import Method, find, methods
+from lowdim.scores import write_scores
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-NOUNS = ("points", "spectrum", "neighbors")
-"""What can be made from one set of points."""
+__all__ = ["NOUNS", "Measurement", "Shared", "fits_points", "measure", "merges_duplicates"]
 
 
 def measure(
@@ -34,6 +33,10 @@ def measure(
     *names: str,
     memory: int | float | str | None = None,
     seed: int = 0,
+    engine: Engine | str | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    reference: int | None = None,
     progress: Progress | None = None,
 ) -> Measurement:
     """Measure points by name: one neighbour search and one spectrum, shared by all.
@@ -41,14 +44,27 @@ def measure(
     Parameters
     ----------
     x : array-like, path or PointSource
-        (n, d) points. A path or source larger than memory is streamed by the spectral methods.
+        (n, d) points. A path or source larger than memory is streamed: one pass for the spectral
+        methods, n^2 d multiply-adds for those that read neighbours, unless ``reference`` is given.
     *names : str
         Method ids (``"geometry/two-nn"``) or short names (``"two-nn"``); when none is given,
-        all that fit points and are not ``deep``.
+        all that fit points, are not ``deep``, can be had within ``memory`` and have an answer;
+        those left out are in ``skipped``.
     memory : int, float or str, optional
         Budget, e.g. ``"2GiB"``; a quarter of free RAM by default.
     seed : int
         Seed of everything random.
+    engine : Engine, str or None
+        ``"ray"``, or the address of a cluster; see :func:`lowdim.core.engine.open_engine`.
+    out : path, optional
+        Folder that keeps finished pieces (sums and neighbours of each shard), and gets
+        ``measure.json`` and the per-point scores, ``scores/*.parquet``: row number, one column
+        a method.
+    resume : bool
+        Use the pieces in ``out`` that an earlier run on the same points finished.
+    reference : int, optional
+        Look for the neighbours of every row among this many sampled rows, O(n reference d)
+        instead of O(n^2 d); a note on each estimate says so.
 
     Returns
     -------
@@ -76,18 +92,62 @@ def measure(
     """
     fitting = [m for m in methods() if fits_points(m)]
     chosen = [_fitting(name, fitting) for name in names] or [m for m in fitting if not m.deep]
-    shared = Shared(x, chosen, memory=memory, seed=seed, progress=progress)
-    return Measurement({m.id: shared.run(m) for m in chosen})
+    if resume and out is None:
+        raise InputError("resume=True continues what out= has kept: give that folder")
+    source: Source = open_points(x) if isinstance(x, (str, Path)) else as_source(x)
+    folder = check_writable(out) if out is not None else None
+    key = {
+        "points": _stamp(source) if folder is not None else None,
+        "rows": shards.ROWS,
+        "reference": reference,
+        "seed": seed,
+        "lowdim": lowdim.__version__,
+    }
+    pieces = Pieces(folder, key, resume=resume)
+    shared = Shared(
+        source, chosen, memory=memory, seed=seed, engine=engine, progress=progress,
+        reference=reference, pieces=pieces,
+    )  # fmt: skip
+    skipped: dict[str, str] = {}
+    for m in chosen:
+        try:
+            shared.check(m)
+        except (InputError, MemoryBudgetError) as error:
+            if names:
+                raise
+            skipped[m.id] = str(error)
+    chosen = [m for m in chosen if m.id not in skipped]
+    shared.k = k_of(chosen)
+    estimates: dict[str, Estimate] = {}
+    for m in chosen:
+        for need in m.needs:
+            shared.noun(need)  # what is wrong with the points themselves stops the run
+        try:
+            estimates[m.id] = shared.run(m)
+        except InputError as error:
+            if names:
+                raise
+            skipped[m.id] = str(error)  # these points give no answer to this one question
+    found = Measurement(estimates, skipped, pieces.reused)
+    if folder is not None:
+        write_scores(shared, estimates, folder)
+        atomic_write(folder / "measure.json", json.dumps(found.to_dict(), indent=1))
+    return found
+
+
+def _stamp(source: Source) -> str:
+    """Changes when the points do."""
+    if isinstance(source, PointSource):
+        return f"{source.path.resolve()} {source.column} {source.start} {source.n} {source.stamp}"
+    digest = hashlib.sha256(f"{source.n} {source.dim} {source.dtype}".encode())
+    for chunk in source.chunks():
+        digest.update(chunk.numpy(force=True).tobytes())
+    return digest.hexdigest()
 
 
 def fits_points(chosen: Method) -> bool:
     """Whether the method can be read off one set of points."""
     return all(need.noun in NOUNS for need in chosen.needs)
-
-
-def merges_duplicates(chosen: Method) -> bool:
-    """Whether the method looks at distinct rows only."""
-    return any(need.noun == "neighbors" or "distinct" in need.options for need in chosen.needs)
 
 
 def _fitting(name: str, fitting: list[Method]) -> Method:
@@ -99,139 +159,23 @@ def _fitting(name: str, fitting: list[Method]) -> Method:
     raise InputError(f"{other.id} reads {needs}, which one set of points is not")
 
 
-class Shared:
-    """One set of points and the nouns made of it, each made when first needed and kept.
+class Measurement(Mapping[str, Estimate]):
+    """A mapping from method id to :class:`Estimate`; short names work where they are unique.
 
-    Parameters
+    Attributes
     ----------
-    x : array-like, path or PointSource
-    chosen : iterable of Method
-        What will be run: the search is made once, for the largest ``k`` among them.
+    skipped : dict
+        By method id, why it was left out; only where no method was asked for by name.
+    reused : int
+        Finished pieces of an earlier run that were used.
     """
 
     def __init__(
-        self,
-        x: Any,
-        chosen: Iterable[Method],
-        *,
-        memory: int | float | str | None = None,
-        seed: int = 0,
-        engine: Engine | None = None,
-        progress: Progress | None = None,
+        self, estimates: dict[str, Estimate], skipped: dict[str, str] | None = None, reused: int = 0
     ) -> None:
-        self.source = open_points(x) if isinstance(x, (str, Path)) else x
-        if not isinstance(self.source, PointSource):
-            self.source = as_points(self.source)
-        self.memory, self.seed = memory, seed
-        self.engine = engine or LocalEngine()
-        self.progress = progress or Silent()
-        needs = [need for m in chosen for need in m.needs]
-        self.k = max((need.options["k"] for need in needs if need.noun == "neighbors"), default=0)
-        self._with_vectors = {
-            (need.options["center"], need.options["unit"])
-            for need in needs
-            if need.options.get("vectors")
-        }
-        self._moments: dict[bool, Moments] = {}
-        self._spectra: dict[tuple[bool, bool], Spectrum] = {}
-
-    @cached_property
-    def points(self) -> Tensor:
-        """All rows in memory."""
-        if isinstance(self.source, PointSource):
-            return self.source.read(self.memory)
-        return self.source
-
-    @cached_property
-    def distinct(self) -> tuple[Tensor, Tensor]:
-        """The distinct rows, and for each row which of them it is."""
-        return distinct(self.points)
-
-    @cached_property
-    def n_duplicates(self) -> int:
-        """How many rows equal an earlier row exactly."""
-        return len(self.points) - len(self.distinct[0])
-
-    @cached_property
-    def neighbors(self) -> Neighbors:
-        """The ``k`` nearest distinct points of each distinct point."""
-        points = self.distinct[0]
-        if len(points) <= self.k:
-            merged = f" ({self.n_duplicates} exact duplicates merged)" if self.n_duplicates else ""
-            raise InputError(
-                f"{self.k} neighbours need at least {self.k + 1} distinct points, "
-                f"x has {len(points)}{merged}"
-            )
-        report = self.progress.task("neighbours")
-        return Neighbors.of_points(
-            points, self.k, memory=self.memory, seed=self.seed, progress=report
-        )
-
-    def spectrum(self, *, center: bool, unit: bool) -> Spectrum:
-        """Spectrum of the (unit-row) second moment; one pass over the data serves both centres."""
-        key = (center, unit)
-        vectors = key in self._with_vectors
-        if key not in self._spectra:
-            n, dim = _shape(self.source)
-            if n < dim:  # the Gram side is the smaller one
-                self._spectra[key] = Spectrum.of_points(
-                    self.points, center=center, unit=unit, vectors=vectors, memory=self.memory
-                )
-            else:
-                moments = self.moments(unit)
-                self._spectra[key] = Spectrum.of_moments(moments, center=center, vectors=vectors)
-        return self._spectra[key]
-
-    def moments(self, unit: bool) -> Moments:
-        """Mean and scatter of all rows, streamed in float64."""
-        if unit not in self._moments:
-            chunks: Iterable[Tensor]
-            if isinstance(self.source, PointSource):
-                chunks = self.source.chunks(self.memory)
-            else:
-                chunks = self.source.split(16_384)
-            dim = _shape(self.source)[1]
-            self._moments[unit] = self.engine.reduce(lambda: Moments(dim, unit=unit), chunks)
-        return self._moments[unit]
-
-    def noun(self, need: Need) -> Any:
-        """The noun that a method asks for."""
-        if need.noun == "points":
-            return self.distinct[0] if need.options.get("distinct") else self.points
-        if need.noun == "neighbors":
-            return self.neighbors
-        return self.spectrum(center=need.options["center"], unit=need.options["unit"])
-
-    def run(self, chosen: Method) -> Estimate:
-        """Run one method on the shared nouns, and time it alone."""
-        nouns = [self.noun(need) for need in chosen.needs]
-        accepted = inspect.signature(chosen.function).parameters
-        settings = {"memory": self.memory, "seed": self.seed}
-        start = time.perf_counter()
-        estimate: Estimate = chosen(*nouns, **{k: v for k, v in settings.items() if k in accepted})
-        changes: dict[str, Any] = {"seconds": time.perf_counter() - start}
-        if merges_duplicates(chosen):
-            if any(need.noun == "neighbors" for need in chosen.needs):
-                changes["exact"] = estimate.exact and self.neighbors.exact
-            if self.n_duplicates:
-                note = f"{self.n_duplicates} exact duplicates merged"
-                changes["notes"] = (*estimate.notes, note)
-                if estimate.per_point is not None:  # one value a row that was given
-                    changes["per_point"] = estimate.per_point[self.distinct[1]]
-        return estimate.replace(**changes)
-
-
-def _shape(source: Tensor | PointSource) -> tuple[int, int]:
-    if isinstance(source, PointSource):
-        return source.n, source.dim
-    return source.shape[0], source.shape[1]
-
-
-class Measurement(Mapping[str, Estimate]):
-    """A mapping from method id to :class:`Estimate`; short names work where they are unique."""
-
-    def __init__(self, estimates: dict[str, Estimate]) -> None:
         self._estimates = estimates
+        self.skipped = skipped or {}
+        self.reused = reused
 
     def __getitem__(self, name: str) -> Estimate:
         if name in self._estimates:
@@ -252,6 +196,7 @@ class Measurement(Mapping[str, Estimate]):
         return {id: estimate.to_dict() for id, estimate in self._estimates.items()}
 
     def __rich__(self) -> RenderableType:
+        from rich.console import Group
         from rich.table import Table
 
         table = Table(box=None, pad_edge=False, header_style="bold")
@@ -263,7 +208,8 @@ class Measurement(Mapping[str, Estimate]):
         for id, e in self._estimates.items():
             notes = "; ".join((*(() if e.exact else ("approximate",)), *e.notes))
             table.add_row(id, str(e.replace(low=None, high=None)), e.interval, str(e.n), notes)
-        return table
+        left_out = (f"[dim]left out: {id}: {why}[/dim]" for id, why in self.skipped.items())
+        return Group(table, *left_out)
 
     def __repr__(self) -> str:
         from rich.console import Console
@@ -280,4 +226,5 @@ class Measurement(Mapping[str, Estimate]):
             for id, e in self._estimates.items()
         )
         head = "<tr><th>method</th><th>value</th><th>interval</th><th>n</th><th>notes</th></tr>"
-        return f"<table>{head}{rows}</table>"
+        left_out = "".join(f"<p>left out: {id}: {why}</p>" for id, why in self.skipped.items())
+        return f"<table>{head}{rows}</table>{left_out}"

@@ -45,6 +45,9 @@ def scan(
         int, typer.Option(help="Measure more rows than this on a sample")
     ] = 20_000,
     resume: Annotated[bool, typer.Option(help="Continue a stopped scan")] = False,
+    deep: Annotated[
+        bool, typer.Option(help="Add what takes minutes: positions, profile, token clouds, …")
+    ] = False,
     memory: Memory = None,
     seed: Seed = 0,
 ) -> None:
@@ -69,6 +72,7 @@ def scan(
                 pooling=pooling,
                 max_points=max_points,
                 resume=resume,
+                deep=deep,
                 memory=memory,
                 seed=seed,
                 progress=progress,
@@ -87,16 +91,44 @@ def measure(
     names: Annotated[
         list[str] | None, typer.Argument(help="Methods; by default all that fit")
     ] = None,
+    engine: Annotated[
+        str, typer.Option(help="local, ray, or the address of a Ray cluster, ray://host:10001")
+    ] = "local",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for finished pieces, measure.json and scores/")
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Use the finished pieces in --out")] = False,
+    reference: Annotated[
+        int | None, typer.Option(help="Search for neighbours among this many sampled rows")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
     memory: Memory = None,
     seed: Seed = 0,
 ) -> None:
     """Numbers only: measure points by method name, all from one search and one spectrum."""
     from lowdim.battery import measure as run
+    from lowdim.core.interrupt import interruptible
     from lowdim.core.progress import bars
 
-    with bars() as progress:
-        found = run(points, *(names or ()), memory=memory, seed=seed, progress=progress)
+    try:
+        with interruptible(), bars() as progress:
+            found = run(
+                points,
+                *(names or ()),
+                memory=memory,
+                seed=seed,
+                engine=engine,
+                out=out,
+                resume=resume,
+                reference=reference,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        kept = f": finished pieces are in {out}, continue with --resume" if out else ""
+        print(f"stopped{kept}", file=sys.stderr)
+        raise SystemExit(130) from None
+    if found.reused:
+        print(f"{found.reused} finished pieces of an earlier run used", file=sys.stderr)
     if as_json:
         print(json.dumps(found.to_dict(), indent=1))
     else:

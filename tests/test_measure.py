@@ -7,30 +7,41 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lowdim
-from lowdim import battery
+from lowdim import nouns
+from lowdim.core.shards import Held
 from lowdim.datasets import cube
 from lowdim.errors import InputError, MemoryBudgetError
+from lowdim.registry import find
 
 X = cube(600, 4, 10, seed=1)
 
 
-def test_one_search_and_one_pass_serve_all(monkeypatch):
+def test_one_search_and_one_pass_serve_all(monkeypatch, tmp_path):
     searches, passes = [], []
-    search, reduce = lowdim.Neighbors.of_points, battery.LocalEngine.reduce
+    search, sums = nouns.Neighbors.of_points, nouns._sums
 
     def counting(*args, **options):
-        searches.append(args[1])
+        if isinstance(args[0], Held) and args[0].n == len(X):  # a method may search in parts of X
+            searches.append(args[1])
         return search(*args, **options)
 
-    def counting_reduce(self, start, chunks):
-        passes.append(start().unit)
-        return reduce(self, start, chunks)
+    def counting_sums(units, memory, shard):
+        passes.append(units)
+        return sums(units, memory, shard)
 
-    monkeypatch.setattr(battery.Neighbors, "of_points", counting)
-    monkeypatch.setattr(battery.LocalEngine, "reduce", counting_reduce)
-    lowdim.measure(X)
-    assert searches == [20]
-    assert sorted(passes) == [False, True]
+    monkeypatch.setattr(nouns.Neighbors, "of_points", counting)
+    monkeypatch.setattr(nouns, "_sums", counting_sums)
+    found = lowdim.measure(X)
+    assert searches == [max(n.options["k"] for m in found for n in needs(m, "neighbors"))]
+    assert sorted(passes) == [[False], [True]]
+    passes.clear()
+    np.save(tmp_path / "x.npy", X.numpy())
+    lowdim.measure(tmp_path / "x.npy", "vendi", "isoscore", "participation-ratio")
+    assert passes == [[False, True]]  # a file is read once for both
+
+
+def needs(id, noun):
+    return [need for need in find(id).needs if need.noun == noun]
 
 
 def test_same_values_alone_and_together():

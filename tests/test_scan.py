@@ -43,6 +43,11 @@ def test_a_model_has_every_section(model_scan):
     assert model_scan.embedding["size_recall"]["rows"]
     assert len(model_scan.embedding["labels"]["rows"]) == 2
     assert set(model_scan.methods) >= set(model_scan.layers[0]["estimates"])
+    assert model_scan.deep is None
+    last = model_scan.layers[-1]["estimates"]
+    assert last["compare/information-imbalance"]["value"] == 2 / 120
+    assert 0 < last["compare/neighborhood-overlap"]["value"] <= 1
+    assert "compare/neighborhood-overlap" not in model_scan.layers[0]["estimates"]
 
 
 def test_report_is_strict_json_and_reads_back(model_scan, tmp_path):
@@ -89,7 +94,7 @@ def test_few_points_become_notes_and_not_errors():
     report = lowdim.scan(np.eye(6))
     assert report.complete
     assert "geometry/participation-ratio" in report.embedding["estimates"]
-    assert any("20 neighbours need" in note for note in report.notes)
+    assert any("neighbours need" in note for note in report.notes)
     assert report.advice == []
 
 
@@ -147,6 +152,88 @@ def test_mistakes_are_found_before_the_work(tmp_path):
     (tmp_path / "scan.json").write_text('{"schema": "lowdim.scan/99"}')
     with pytest.raises(InputError, match=r"lowdim\.scan/99"):
         lowdim.load_scan(tmp_path)
+
+
+@pytest.fixture(scope="module", params=["BertModel", "LlamaForCausalLM"])
+def deep_scan(request, tiny_folder):
+    labels = ["a", "b", "c", "d"] * 56
+    return lowdim.scan(tiny_folder(request.param), text=sentences(224), labels=labels, deep=True)
+
+
+def test_a_deep_scan_has_every_part_and_a_verdict_for_each_claim(deep_scan):
+    deep, causal = deep_scan.deep, deep_scan.source["role"] == "causal"
+    assert [row["index"] for row in deep["positional"]] == [0, 1, 2]
+    for row in deep["positional"]:
+        shares = (row[f"{part}_share"] for part in ("position", "context", "residual"))
+        assert sum(shares) == pytest.approx(1)
+    assert len(deep["tokens"]["rows"]) == 3
+    last = [1, 2] if causal else [0, 1, 2]  # the embedding output of a last token is its word
+    assert [row["index"] for row in deep["profile"]["rows"]] == last
+    assert deep["profile"]["phase"]["peak"] in last
+    assert deep["profile"]["shuffled"]["n"] == 224
+    assert len(deep["local_rank"]["rows"]) == 2
+    assert (deep["tokens"]["loss"] is not None) is causal
+    assert ("compression" in deep) is causal
+    parts = {claim["part"] for claim in deep["claims"]}
+    assert parts == set(deep) - {"claims", "points"}
+    assert all(claim["agrees"] in (True, False, None) for claim in deep["claims"])
+    assert all(any(c.isdigit() for c in claim["found"]) for claim in deep["claims"])
+    known = {m.id for m in lowdim.methods() if m.deep}
+    assert set(deep["points"]["estimates"]) <= known
+    assert {"geometry/positional", "geometry/dimension-profile"} <= set(deep_scan.methods)
+
+
+def test_a_deep_scan_is_saved_drawn_printed_and_compared(deep_scan, tmp_path):
+    page = deep_scan.save(tmp_path).read_text(encoding="utf-8")
+    for id in ("profile", "smooth", "token-dimension", "local-rank"):
+        assert f'id="{id}"' in page
+    assert "--deep" in page
+    again = lowdim.load_scan(tmp_path)
+    assert again.to_dict() == deep_scan.to_dict()
+    lines = repr(deep_scan).splitlines()
+    assert len(lines) <= 50
+    assert max(map(len, lines)) <= 80
+    again.deep["positional"][1]["position_share"] += 0.1
+    (row,) = lowdim.diff(deep_scan, again).changed
+    assert (row.place, row.measure) == ("deep/positional/layer 1", "position_share")
+
+
+def test_a_stopped_deep_scan_goes_on_from_an_ordinary_ones_pieces(
+    tiny_folder, tmp_path, monkeypatch
+):
+    texts, folder = sentences(120), tiny_folder("BertModel")
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scan_module.Deep, "tokens", stop)
+        with pytest.raises(KeyboardInterrupt):
+            lowdim.scan(folder, text=texts, out=tmp_path, deep=True)
+    partial = lowdim.load_scan(tmp_path)
+    assert set(partial.deep) == {"positional", "profile"}
+    assert not partial.complete
+    with monkeypatch.context() as patch:
+        patch.setattr(scan_module.Deep, "positional", stop)
+        patch.setattr(scan_module, "embedding_section", stop)
+        resumed = lowdim.scan(folder, text=texts, out=tmp_path, deep=True, resume=True)
+    assert resumed.complete
+    assert resumed.deep["positional"] == partial.deep["positional"]
+
+
+def test_a_deep_scan_of_points_has_their_deep_measures_alone():
+    x = torch.randn(300, 6, generator=torch.Generator().manual_seed(0))
+    deep = lowdim.scan(x, deep=True).deep
+    assert set(deep) == {"points"}
+    assert deep["points"]["n"] == 300
+    assert lowdim.scan(x).deep is None
+
+
+def test_too_little_text_for_prompts_is_a_note(tiny_folder):
+    report = lowdim.scan(tiny_folder("LlamaForCausalLM"), text=sentences(20), deep=True)
+    assert report.complete
+    assert "positional" not in report.deep
+    assert any("give more text" in note for note in report.notes)
 
 
 @pytest.mark.slow

@@ -344,7 +344,7 @@ class Search:
         rows = (gaps[:, -1] >= beyond * slack).nonzero()[:, 0]
         if bool((gaps[rows, -1] == 0).any()):
             settled, twins = self.twins(rows)
-            indices[rows[settled]] = twins  # at distance zero, as ``gaps`` has it
+            gaps[rows[settled]], indices[rows[settled]] = 0, twins  # none need be a candidate
             rows = rows[~settled]
         return gaps, indices, rows
 

@@ -22,10 +22,16 @@ class _Accumulator:
     """Count, mean and centred sum; a subclass says which product of the centred rows it sums."""
 
     def __init__(
-        self, dim: int, *, unit: bool = False, device: torch.device | str | None = None
+        self,
+        dim: int,
+        *,
+        unit: bool = False,
+        device: torch.device | str | None = None,
+        offset: int = 0,
     ) -> None:
         self.dim = dim
         self.unit = unit
+        self.offset = offset
         self.count = 0
         self.mean = torch.zeros(dim, dtype=torch.float64, device=device)
         self.scatter = self._product(self.mean.new_zeros(1, dim))
@@ -39,7 +45,7 @@ class _Accumulator:
 
     def update(self, chunk: Tensor) -> Self:
         """Take in the (rows, dim) points of one chunk; NaN and Inf name the row over all chunks."""
-        chunk = as_points(chunk, offset=self.count)
+        chunk = as_points(chunk, offset=self.offset + self.count)
         if chunk.shape[1] != self.dim:
             raise InputError(f"chunk has {chunk.shape[1]} columns and not {self.dim}")
         # wide enough blocks that adding up the products does not cost more than they do
@@ -47,7 +53,7 @@ class _Accumulator:
         for block in chunk.split(max(1, size)):
             block = block.to(self.mean.device)
             if self.unit:
-                block = unit_rows(block.double(), offset=self.count)
+                block = unit_rows(block.double(), offset=self.offset + self.count)
             shift = block[0].double()
             rows = block - shift  # a new float64 tensor
             mean = rows.mean(0)
@@ -91,6 +97,8 @@ class Moments(_Accumulator):
         Scale each row to length one first; a zero row is an error.
     device : torch.device, optional
         Where the sums live; chunks are moved there.
+    offset : int
+        Added to the row that an error names, for a part of a larger set.
 
     Attributes
     ----------

@@ -16,17 +16,19 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from scipy.spatial import KDTree
 from torch import Tensor
 
 from lowdim.core.blocked import PAIR_CELLS, Frame, Search
+from lowdim.core.engine import Engine, open_engine
 from lowdim.core.memory import plan
-from lowdim.core.points import as_points
+from lowdim.core.pieces import Pieces
 from lowdim.core.progress import Advance
 from lowdim.core.random import choice
-from lowdim.errors import InputError, require
+from lowdim.core.shards import Held, Source, as_source
+from lowdim.core.streamed import LINKS, Streamed, ask, build
+from lowdim.errors import InputError
 
 METHODS = ("auto", "exact", "tree", "hnsw")
 
@@ -95,28 +97,36 @@ class Neighbors:
         method: str = "auto",
         memory: int | float | str | None = None,
         seed: int = 0,
+        engine: Engine | str | None = None,
+        pieces: Pieces | None = None,
         progress: Advance | None = None,
     ) -> Neighbors:
         """Find the k nearest neighbours of each point among the others, or of each query.
 
         Parameters
         ----------
-        x : array-like
-            (n, d) the reference set.
+        x : array-like or source
+            (n, d) the reference set; a source (:func:`lowdim.io.points.open_points`) is searched
+            block by block and never held.
         k : int
             Neighbours of each.
-        queries : array-like, optional
+        queries : array-like or source, optional
             (m, d); without it each point is searched for among the others.
         method : {"auto", "exact", "tree", "hnsw"}
             ``exact``: blocked matrix products, on the device of ``x``; n^2 d / 2 or m n d
             multiply-adds. ``tree``: a k-d tree, also exact, O(n log n) in few dimensions.
             ``hnsw``: approximate (faiss), O(n log n), with measured recall; the graph is built by
             several threads, so it differs between runs. ``auto``: a tree up to 7 columns,
-            products above.
+            products above, and for sources. For them ``hnsw`` builds one graph for each shard that
+            fits in memory.
         memory : int, float, str or None
             Budget of working memory, see :func:`lowdim.core.memory.budget`.
         seed : int
             Chooses the queries on which recall is measured; exact results do not depend on it.
+        engine : Engine, str or None
+            Where shards of queries are searched for, see :func:`lowdim.core.engine.open_engine`.
+        pieces : Pieces, optional
+            Keeps the neighbours of each shard of queries, and finds those of an earlier run.
         progress : callable, optional
             Called with (done, total).
 
@@ -140,26 +150,26 @@ class Neighbors:
         to each other than to the centre, by less than about 1e-3 of their norm, cost a second pass
         in float64: up to five times the time, never a wrong neighbour.
         """
-        x = as_points(x)
-        if method not in METHODS:
-            raise InputError(f"method={method!r}: choose from {', '.join(METHODS)}")
-        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-            raise InputError(f"k={k!r}: give a whole number of neighbours, at least 1")
-        own = None
-        if queries is None:
-            queries, own = x, torch.arange(len(x), device=x.device)
-        else:
-            queries = as_points(queries, name="queries").to(x.device)
-            if queries.shape[1] != x.shape[1]:
-                raise InputError(
-                    f"queries have {queries.shape[1]} columns and x has {x.shape[1]}: "
-                    "both must hold the same features"
-                )
-        if len(x) < k + (own is not None):
-            raise InputError(
-                f"k={k} neighbours need at least {k + (own is not None)} points, x has {len(x)}"
+        references = as_source(x)
+        others = None if queries is None else as_source(queries, name="queries")
+        _check(references, others, k, method)
+        held = isinstance(references, Held) and isinstance(others, Held | None)
+        if not held or engine is not None or pieces is not None:
+            if method == "tree":
+                raise InputError("method='tree' needs its points in memory: choose exact or hnsw")
+            how = Streamed(references, others, k, memory, open_engine(engine), pieces, progress)
+            distances, indices, recall, recall_n = (
+                how.graphs(RECALL_SAMPLE, seed) if method == "hnsw" else how.exact()
             )
-        search = Search(x, queries, own, k, Frame.of(x, queries))
+            return cls(
+                distances, indices, references.n, references.dim, recall is None, recall, recall_n
+            )
+        x = references.read()
+        if others is None:
+            search = Search(x, x, torch.arange(len(x), device=x.device), k, Frame.of(x))
+        else:
+            asked = others.read().to(x.device)
+            search = Search(x, asked, None, k, Frame.of(x, asked))
         if method == "auto":
             method = "tree" if x.shape[1] <= TREE_DIM and x.device.type == "cpu" else "exact"
         if method == "exact":
@@ -168,6 +178,22 @@ class Neighbors:
             gaps, indices = (_tree if method == "tree" else _graph)(search, memory, progress)
         found = cls((gaps / search.frame.scale).to(x.dtype), indices, *x.shape)
         return found if method != "hnsw" else _measured(found, search, memory, seed)
+
+
+def _check(x: Source, queries: Source | None, k: int, method: str) -> None:
+    if method not in METHODS:
+        raise InputError(f"method={method!r}: choose from {', '.join(METHODS)}")
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise InputError(f"k={k!r}: give a whole number of neighbours, at least 1")
+    if queries is not None and queries.dim != x.dim:
+        raise InputError(
+            f"queries have {queries.dim} columns and x has {x.dim}: "
+            "both must hold the same features"
+        )
+    if x.n < k + (queries is None):
+        raise InputError(
+            f"k={k} neighbours need at least {k + (queries is None)} points, x has {x.n}"
+        )
 
 
 def _tree(
@@ -214,39 +240,20 @@ def _graph(
     search: Search, memory: int | float | str | None, progress: Advance | None
 ) -> tuple[Tensor, Tensor]:
     """Approximate search by an HNSW graph; rows that it finds too few points for are exact."""
-    faiss = require("faiss", "faiss")
-    (n, d), m, device = search.x.shape, len(search.queries), search.x.device
-    size, links = min(search.k + 8, n), 32
+    (n, d), m = search.x.shape, len(search.queries)
+    size = min(search.k + 8, n)
     step = plan(
         "Neighbors(method='hnsw')",
         rows=max(n, m),
         bytes_per_row=d * 16 + size * 64,
-        fixed=n * (d * 4 + links * 8 + 16)
+        fixed=n * (d * 4 + LINKS * 8 + 16)
         + m * search.k * 16
         + 24 * max(PAIR_CELLS, search.threads * size * d),
         memory=memory,
         largest=2**14,
     )
-
-    def placed(rows: Tensor) -> np.ndarray:
-        return search.frame.place(rows, torch.float32)[0].numpy(force=True)
-
-    graph = faiss.IndexHNSWFlat(d, links)
-    graph.hnsw.efConstruction, graph.hnsw.efSearch = 200, max(64, 4 * size)
-    for start in range(0, n, step):
-        graph.add(placed(search.x[start : start + step]))
-        if progress is not None:
-            progress(min(start + step, n), n + m)
-    near = torch.cat(
-        [torch.from_numpy(graph.search(placed(q), size)[1]) for q in search.queries.split(step)]
-    ).to(device)
-    gaps, indices = search.rank(near.clamp_min(0))
-    short = (near < 0).any(1).nonzero()[:, 0]
-    if len(short):
-        gaps[short], indices[short] = search.only(short).run(memory)
-    if progress is not None:
-        progress(n + m, n + m)
-    return gaps, indices
+    graph = build(search.x, search.frame, size, step, progress)
+    return ask(graph, search, size, step, memory)
 
 
 def _measured(

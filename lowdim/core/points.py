@@ -114,11 +114,7 @@ def distinct(x: Tensor) -> tuple[Tensor, Tensor]:
     integers; rows of equal hash are then compared for real.
     """
     n = len(x)
-    bits = (x + 0.0).contiguous().view(torch.int64 if x.dtype == torch.float64 else torch.int32)
-    generator = torch.Generator().manual_seed(0x9E3779B9)
-    odd = torch.randint(-(2**62), 2**62, (x.shape[1],), generator=generator) * 2 + 1
-    key = (bits.to(torch.int64) * odd.to(x.device)).sum(1)  # wraps modulo 2^64
-    unique, inverse, counts = key.unique(return_inverse=True, return_counts=True)
+    unique, inverse, counts = row_keys(x).unique(return_inverse=True, return_counts=True)
     if len(unique) == n:
         return x, torch.arange(n, device=x.device)
     first = torch.full((len(unique),), n, dtype=torch.int64, device=x.device)
@@ -132,6 +128,14 @@ def distinct(x: Tensor) -> tuple[Tensor, Tensor]:
     rank = torch.empty_like(order)
     rank[order] = torch.arange(len(order), device=x.device)
     return x[first[order]], rank[inverse]
+
+
+def row_keys(x: Tensor) -> Tensor:
+    """(n,) 64-bit hashes of the rows: equal for equal rows, and nearly always only for those."""
+    bits = (x + 0.0).contiguous().view(torch.int64 if x.dtype == torch.float64 else torch.int32)
+    generator = torch.Generator().manual_seed(0x9E3779B9)
+    odd = torch.randint(-(2**62), 2**62, (x.shape[1],), generator=generator) * 2 + 1
+    return (bits.to(torch.int64) * odd.to(x.device)).sum(1)  # wraps modulo 2^64
 
 
 def unit_rows(x: Tensor, name: str = "x", offset: int = 0) -> Tensor:

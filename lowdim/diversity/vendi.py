@@ -8,15 +8,18 @@ the participation ratio of that moment.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lowdim.core.estimate import Estimate
 from lowdim.core.points import as_points
 from lowdim.core.spectrum import Spectrum
 from lowdim.errors import InputError
-from lowdim.registry import method, spectrum
+from lowdim.registry import kernel, method, spectrum
 
 
 @method(
@@ -49,8 +52,35 @@ def vendi(spectrum: Spectrum, *, q: float = 1.0) -> Estimate:
     return Estimate(value=spectrum.effective_rank(q), n=spectrum.shape[0], exact=spectrum.exact)
 
 
-def vendi_of_kernel(kernel: Any, q: float = 1.0) -> float:
-    """How many different items is the set worth, by a similarity of your own?
+def vendi_profile(spectrum: Spectrum, orders: Sequence[float] = (0, 0.5, 1, 2, math.inf)) -> Tensor:
+    """How does the number of different items fall as copies are given more weight?
+
+    Parameters
+    ----------
+    spectrum : Spectrum
+        Second moment of unit rows about the origin.
+    orders : sequence of float
+        In [0, inf].
+
+    Returns
+    -------
+    Tensor
+        (len(orders),) float64 Hill numbers, falling as the order rises: flat where all items are
+        equally frequent, steep where a few make up most of the set.
+    """
+    return torch.tensor([spectrum.effective_rank(q) for q in orders], dtype=torch.float64)
+
+
+@method(
+    "diversity/vendi-of-kernel",
+    needs=kernel(),
+    paper="Friedman and Dieng 2023; Pasarkar and Dieng 2023",
+    arxiv="2210.02410",
+    cost="O(n^3), O(n^2) for q = 2",
+    oracle="vendi_score.vendi",
+)
+def vendi_of_kernel(kernel: Any, *, q: float = 1.0) -> Estimate:
+    """How many different items is the set worth, by a matrix of similarities?
 
     Parameters
     ----------
@@ -63,6 +93,12 @@ def vendi_of_kernel(kernel: Any, q: float = 1.0) -> float:
     ------
     InputError
         Not square, not symmetric, a diagonal other than one, or a negative eigenvalue.
+
+    Notes
+    -----
+    Trust it as far as the similarity: it decides what counts as different. For more rows than an
+    n x n matrix allows, :func:`~lowdim.diversity.vendi_of_points` takes the similarity as a
+    function.
     """
     k = as_points(kernel, name="kernel").double()
     n = len(k)
@@ -78,7 +114,7 @@ def vendi_of_kernel(kernel: Any, q: float = 1.0) -> float:
             f"kernel has {float(k[i, i]):.6g} at ({i}, {i}): scale it so that its diagonal is one"
         )
     if q == 2:
-        return float(n * n / k.square().sum())
+        return Estimate(value=float(n * n / k.square().sum()), n=n)
     values = torch.linalg.eigvalsh((k + k.T) / 2).flip(0) / n
     if float(values[-1]) < -1e-6:
         raise InputError(
@@ -87,4 +123,5 @@ def vendi_of_kernel(kernel: Any, q: float = 1.0) -> float:
         )
     noise = values[0] * n * torch.finfo(values.dtype).eps
     values = torch.where(values > noise, values, 0.0)
-    return Spectrum(values=values, total=float(values.sum()), shape=(n, n)).effective_rank(q)
+    spectrum = Spectrum(values=values, total=float(values.sum()), shape=(n, n))
+    return Estimate(value=spectrum.effective_rank(q), n=n)

@@ -1,11 +1,17 @@
 """Coordinates with far more variance than the rest (Kovaleva et al. 2021; Rudman et al. 2023).
 
 A property of the axes, not of the cloud: a rotation removes it and keeps the principal directions.
+
+Whether such a coordinate also *knows* something is a second question, that of
+:mod:`lowdim.geometry.one_dimension_classifier`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+from scipy.stats import hypergeom
 
 from lowdim.core.estimate import Estimate
 from lowdim.core.spectrum import Spectrum
@@ -74,3 +80,49 @@ def outlier_dimensions(spectrum: Spectrum, *, ratio: float = 5.0) -> OutlierDime
         coordinates=tuple(order.tolist()),
         ratios=tuple(relative[order].tolist()),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Persistence(Estimate):
+    """Share of the outlier coordinates before that are outliers after.
+
+    Attributes
+    ----------
+    kept : tuple of int
+        Coordinates in both sets.
+    expected : float
+        The share that sets of these sizes have in common by chance.
+    p_value : float
+        That chance keeps so many or more (hypergeometric).
+    """
+
+    kept: tuple[int, ...]
+    expected: float
+    p_value: float
+
+
+def persistence(before: Iterable[int], after: Iterable[int], dim: int) -> Persistence:
+    """Did fine-tuning keep the outlier coordinates?
+
+    Parameters
+    ----------
+    before, after : iterable of int
+        Sets of coordinates, such as ``outlier_dimensions(...).coordinates``.
+    dim : int
+        How many coordinates there are.
+
+    Raises
+    ------
+    InputError
+        ``before`` is empty, or a coordinate is not below ``dim``.
+    """
+    old, new = set(before), set(after)
+    if not old:
+        raise InputError("there are no outlier coordinates before: nothing can persist")
+    if not all(0 <= i < dim for i in old | new):
+        raise InputError(f"coordinates go from 0 to {dim - 1}, dim={dim}")
+    kept = old & new
+    return Persistence(
+        value=len(kept) / len(old), n=len(old), kept=tuple(sorted(kept)), expected=len(new) / dim,
+        p_value=float(hypergeom.sf(len(kept) - 1, dim, len(old), len(new))),
+    )  # fmt: skip

@@ -69,7 +69,9 @@ def two_nn(neighbors: Neighbors, *, discard: float = 0.1) -> Dimension:
     tied = float((log_mu == 0).double().mean())
     notes = (f"{tied:.0%} of points have r1 = r2: rounded data",) if tied > 0.01 else ()
     influence = _influence(log_mu, order, x, y - 2 * value * x)
-    return as_dimension(value, influence, neighbors.head(2).indices, notes=notes)
+    return as_dimension(
+        value, influence, neighbors.head(2).indices, n_reference=neighbors.n_reference, notes=notes
+    )
 
 
 def _influence(log_mu: Tensor, order: Tensor, x: Tensor, weight: Tensor) -> Tensor:

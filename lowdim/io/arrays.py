@@ -6,6 +6,7 @@ before anything is allocated, and nothing that could run code (a pickle) is ever
 
 from __future__ import annotations
 
+import json
 import math
 import tokenize
 import zipfile
@@ -20,7 +21,7 @@ from safetensors import safe_open
 from lowdim.core.memory import format_bytes, plan
 from lowdim.errors import InputError, require
 from lowdim.io.files import brief
-from lowdim.io.rows import ArrayRows, Rows, likely, pick, says_points, table_shape
+from lowdim.io.rows import ArrayRows, Joined, Rows, likely, pick, says_points, table_shape
 
 Header = tuple[tuple[int, int], np.dtype, str, int]
 
@@ -99,11 +100,15 @@ class _Compressed(Rows):
         self.path, self.member, self.offset = path, member, offset
         self.shape, self.dtype = shape, dtype
 
-    def blocks(self, rows: int) -> Iterator[np.ndarray]:
+    def blocks(self, rows: int, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
         row = self.shape[1] * self.dtype.itemsize
+        stop = self.shape[0] if stop is None else stop
         with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as file:
-            file.read(self.offset)
-            while data := file.read(rows * row):
+            file.seek(self.offset + start * row)  # decodes all before it
+            for first in range(start, stop, rows):
+                data = file.read(min(rows, stop - first) * row)
+                if not data:
+                    return
                 if len(data) % row:
                     raise InputError(f"{self.path} ends in the middle of a row: it is truncated")
                 yield np.frombuffer(data, self.dtype).reshape(-1, self.shape[1])
@@ -124,7 +129,18 @@ def point_tensor(shapes: dict[str, tuple[int, ...]]) -> str | None:
 
 
 def open_safetensors(path: Path, column: str | None = None) -> Rows:
-    """A memory map of one tensor; the library checks the header against the file."""
+    """A memory map of one tensor, or of one in each file of a folder, in order of their names.
+
+    The library checks the header against the file, and an index lists the files there must be.
+    """
+    if path.is_dir():
+        parts = sorted(path.glob("*.safetensors"))
+        for index in path.glob("*.safetensors.index.json"):
+            listed = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            if missing := listed - {part.name for part in parts}:
+                raise InputError(f"{path} lacks {min(missing)}, which {index.name} lists: copy it")
+            parts = [part for part in parts if part.name in listed]
+        return Joined(path, parts, [open_safetensors(part, column) for part in parts])
     shapes = tensor_shapes(path)
     name = pick(path, list(shapes), column, point_tensor(shapes))
     shape = table_shape(path, shapes[name])
@@ -151,9 +167,10 @@ class _Vecs(ArrayRows):
         self.path, self.records = path, np.memmap(path, record, "r")
         super().__init__(self.records["values"])
 
-    def blocks(self, rows: int) -> Iterator[np.ndarray]:
-        for start in range(0, self.shape[0], rows):
-            yield self.take(np.arange(start, min(start + rows, self.shape[0])))
+    def blocks(self, rows: int, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
+        stop = self.shape[0] if stop is None else stop
+        for first in range(start, stop, rows):
+            yield self.take(np.arange(first, min(first + rows, stop)))
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         records = self.records[rows]

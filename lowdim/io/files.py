@@ -21,14 +21,18 @@ PICKLES = {".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"}
 def checked_suffix(path: Path, formats: Collection[str], what: str) -> str:
     """The suffix of a file that exists, is not empty and is of one of these formats.
 
-    ``what`` it should hold is for the messages. A folder counts as ``.parquet``: of parts.
+    ``what`` it should hold is for the messages. A folder has the suffix of its parts.
     """
     if not os.path.exists(path):  # unlike Path.exists, False also for names too long
         raise InputError(f"{path} does not exist: check the path")
     if path.is_dir():
-        if ".parquet" not in formats or not parts(path):
-            raise InputError(f"{path} is a folder without .parquet parts: give a file of {what}")
-        return ".parquet"
+        if ".parquet" in formats and parts(path):
+            return ".parquet"
+        if ".parquet" in formats and any(path.glob("*.safetensors")):
+            return ".safetensors"
+        raise InputError(
+            f"{path} is a folder without .parquet or .safetensors parts: give a file of {what}"
+        )
     if not path.is_file():
         raise InputError(f"{path} is not a regular file: save the {what} to one")
     ends = path.suffixes[-2:] if path.suffix.lower() == ".gz" else [path.suffix]

@@ -3,7 +3,8 @@
 ==================  ================================================================
 ``.npy``            one array, C or Fortran order, either byte order; memory map
 ``.npz``            one array, or ``column=`` its name
-``.safetensors``    one tensor, or ``column=`` its name; memory map
+``.safetensors``    a file or a folder of parts: one tensor, or ``column=`` its
+                    name; memory map
 ``.parquet``        a file or a folder of parts: one column of lists, or all columns
                     of numbers
 ``.csv .csv.gz``    numbers, with or without a line of names
@@ -17,9 +18,12 @@ Where a file holds several arrays, the one named ``embeddings``, ``points``, ``v
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,7 +57,9 @@ UNNAMED = {".npy", ".fvecs", ".bvecs"}
 
 @dataclass(frozen=True)
 class PointSource:
-    """(n, dim) points in a file.
+    """(n, dim) points in a file, or a range of its rows.
+
+    Sent to another process it is its path, column and range: a worker opens the file itself.
 
     Attributes
     ----------
@@ -63,6 +69,12 @@ class PointSource:
         Number of points and of their coordinates.
     dtype : torch.dtype
         float32 or float64: what half precision and integers are promoted to.
+    column : str or None
+        What it was opened with.
+    start : int
+        Row of the file that is row 0 here.
+    stamp : str
+        A digest of names, sizes and times of the files as they were opened.
     """
 
     path: Path
@@ -70,6 +82,24 @@ class PointSource:
     dim: int
     dtype: torch.dtype
     rows: Rows = field(repr=False)
+    column: str | None = None
+    start: int = 0
+    stamp: str = field(default="", repr=False)
+
+    def slice(self, start: int, stop: int) -> PointSource:
+        """Rows ``start`` to ``stop`` only; nothing is read."""
+        if not 0 <= start < stop <= self.n:
+            raise InputError(f"{self.path} has rows 0 to {self.n - 1}, not {start} to {stop - 1}")
+        return replace(self, start=self.start + start, n=stop - start)
+
+    @property
+    def edges(self) -> np.ndarray:
+        """Rows before which it may be cut at no cost: where parts and row groups begin."""
+        edges = np.asarray(self.rows.edges, dtype=np.int64) - self.start
+        return edges[(edges > 0) & (edges < self.n)]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopened, (self.path, self.column, self.stamp, self.start, self.n)
 
     def chunks(self, memory: int | float | str | None = None) -> Iterator[Tensor]:
         """All points in order, as (rows, dim) tensors that fit the budget together with their copy.
@@ -113,9 +143,9 @@ class PointSource:
         self._chunk_rows(memory, held=2 * len(index))
         ascending, inverse = np.unique(index, return_inverse=True)
         with reading(self.path):
-            x = _floats(self.rows.take(ascending), self.dtype)
+            x = _floats(self.rows.take(ascending + self.start), self.dtype)
         for bad in (~torch.isfinite(x).all(1)).nonzero()[:1, 0]:
-            check_finite(x[bad, None], str(self.path), offset=int(ascending[bad]))
+            check_finite(x[bad, None], str(self.path), offset=int(ascending[bad]) + self.start)
         return x[torch.from_numpy(inverse)]
 
     def _chunk_rows(self, memory: int | float | str | None, held: int = 0) -> int:
@@ -130,17 +160,18 @@ class PointSource:
         )
 
     def _checked(self, rows: int) -> Iterator[Tensor]:
-        start = 0
+        start, stop = self.start, self.start + self.n
         with reading(self.path):
-            for block in self.rows.blocks(rows):
+            for block in self.rows.blocks(rows, start, stop):
                 x = _floats(block, self.dtype)
                 check_finite(x, str(self.path), offset=start)
                 start += len(x)
-                if start > self.n:
+                if start > stop:
                     break
                 yield x
-        if start != self.n:
-            raise InputError(f"{self.path} held {self.n} rows when it was opened and has changed")
+        if start != stop:
+            n = self.rows.shape[0]
+            raise InputError(f"{self.path} held {n} rows when it was opened and has changed")
 
 
 def _floats(block: Block, dtype: torch.dtype) -> Tensor:
@@ -157,7 +188,7 @@ def open_points(path: str | Path, *, column: str | None = None) -> PointSource:
     Parameters
     ----------
     path : str or Path
-        A file of one of the formats above, or a folder of .parquet parts.
+        A file of one of the formats above, or a folder of .parquet or .safetensors parts.
     column : str, optional
         Which array, tensor, data set or column holds the points, where there are several.
 
@@ -187,7 +218,28 @@ def open_points(path: str | Path, *, column: str | None = None) -> PointSource:
     # the door's own rule for what is a number and to what it is promoted, asked with one value
     zeros = np.zeros if isinstance(rows.dtype, np.dtype) else torch.zeros
     probe = as_points(zeros((1, 1), dtype=rows.dtype), name=str(path))
-    return PointSource(path, n, dim, probe.dtype, rows)
+    return PointSource(path, n, dim, probe.dtype, rows, column, stamp=_stamp(path))
+
+
+@lru_cache(maxsize=64)
+def _opened(path: Path, column: str | None, stamp: str) -> PointSource:
+    """A source that comes to this process in many ranges is opened once."""
+    source = open_points(path, column=column)
+    if source.stamp != stamp:
+        raise InputError(f"{path} has changed since it was opened, or differs on this machine")
+    return source
+
+
+def _reopened(path: Path, column: str | None, stamp: str, start: int, n: int) -> PointSource:
+    return _opened(path, column, stamp).slice(start, start + n)
+
+
+def _stamp(path: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]:
+        facts = file.stat()
+        digest.update(f"{file.name}\0{facts.st_size}\0{facts.st_mtime_ns}\0".encode())
+    return digest.hexdigest()
 
 
 def read_points(

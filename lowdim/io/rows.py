@@ -6,11 +6,13 @@ Blocks come as stored (any dtype); :class:`lowdim.io.points.PointSource` promote
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from lowdim.errors import InputError
@@ -25,10 +27,12 @@ class Rows(ABC):
 
     shape: tuple[int, int]
     dtype: Any  # of numpy or torch, as stored
+    edges: Sequence[int] | np.ndarray = ()
+    """Rows before which the file may be cut at no cost, ascending: where its parts begin."""
 
     @abstractmethod
-    def blocks(self, rows: int) -> Iterator[Block]:
-        """All rows in order, at most ``rows`` at a time."""
+    def blocks(self, rows: int, start: int = 0, stop: int | None = None) -> Iterator[Block]:
+        """Rows ``start`` to ``stop`` (the end) in order, at most ``rows`` at a time."""
 
     def take(self, rows: np.ndarray) -> Block:
         """The rows with these ascending numbers; here by streaming past all the others."""
@@ -48,14 +52,51 @@ class ArrayRows(Rows):
         self.shape = (array.shape[0], array.shape[1])
         self.dtype = array.dtype
 
-    def blocks(self, rows: int) -> Iterator[Block]:
+    def blocks(self, rows: int, start: int = 0, stop: int | None = None) -> Iterator[Block]:
         """Slices in order."""
-        for start in range(0, self.shape[0], rows):
-            yield self.array[start : start + rows]
+        stop = self.shape[0] if stop is None else stop
+        for first in range(start, stop, rows):
+            yield self.array[first : min(first + rows, stop)]
 
     def take(self, rows: np.ndarray) -> Block:
         """Random access."""
         return self.array[rows]
+
+
+class Joined(Rows):
+    """The rows of several files, one after the other."""
+
+    def __init__(self, path: Path, parts: list[Path], rows: list[Rows]) -> None:
+        self.rows = rows
+        for part, other in zip(parts, rows, strict=True):
+            if (other.shape[1], other.dtype) != (rows[0].shape[1], rows[0].dtype):
+                raise InputError(
+                    f"{part} holds {other.shape[1]} columns of {other.dtype} and {parts[0]} "
+                    f"{rows[0].shape[1]} of {rows[0].dtype}: the parts of {path} must agree"
+                )
+        self.starts = np.cumsum([0, *(r.shape[0] for r in rows)])
+        self.edges = self.starts[1:-1]
+        self.shape, self.dtype = (int(self.starts[-1]), rows[0].shape[1]), rows[0].dtype
+
+    def blocks(self, rows: int, start: int = 0, stop: int | None = None) -> Iterator[Block]:
+        """The blocks of each part."""
+        stop = self.shape[0] if stop is None else stop
+        for first, part in zip(self.starts.tolist(), self.rows, strict=False):
+            low, high = max(start - first, 0), min(stop - first, part.shape[0])
+            if low < high:
+                yield from part.blocks(rows, low, high)
+
+    def take(self, rows: np.ndarray) -> Block:
+        """From each part those that it holds."""
+        cuts = np.searchsorted(rows, self.starts)
+        kept = [
+            torch.as_tensor(part.take(rows[low:high] - first))
+            for first, part, (low, high) in zip(
+                self.starts.tolist(), self.rows, pairwise(cuts.tolist()), strict=False
+            )
+            if low < high
+        ]
+        return torch.cat(kept)
 
 
 def says_points(name: str) -> bool:

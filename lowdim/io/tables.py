@@ -27,16 +27,16 @@ class _Arrow(Rows):
     path: Path
     dtype: np.dtype
 
-    def batches(self, rows: int) -> Iterator[pa.RecordBatch]:
+    def batches(self, rows: int, start: int, stop: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Batches that hold at least rows ``start`` to ``stop``, each with its first row."""
         raise NotImplementedError
 
-    def blocks(self, rows: int) -> Iterator[np.ndarray]:
-        start = 0
-        for batch in self.batches(rows):
-            for cut in range(0, batch.num_rows, rows):  # a csv block may be longer than asked
-                piece = batch.slice(cut, rows)
-                yield self.matrix(piece, start)
-                start += piece.num_rows
+    def blocks(self, rows: int, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
+        stop = self.shape[0] if stop is None else stop
+        for first, batch in self.batches(rows, start, stop):
+            low, high = max(start - first, 0), min(stop - first, batch.num_rows)
+            for cut in range(low, high, rows):  # a csv block may be longer than asked
+                yield self.matrix(batch.slice(cut, min(rows, high - cut)), first + cut)
 
     def matrix(self, batch: pa.RecordBatch, start: int) -> np.ndarray:
         """(rows, d) values of one batch whose first row is row ``start`` of the file."""
@@ -74,16 +74,20 @@ def open_parquet(path: Path, column: str | None = None) -> Rows:
 class _Parquet(_Arrow):
     def __init__(self, path: Path, column: str | None) -> None:
         self.path, self.parts = path, parts(path)
-        schema = pq.read_schema(self.parts[0])
-        kinds = {field.name: field.type for field in schema}
+        kinds = {field.name: field.type for field in pq.read_schema(self.parts[0])}
         self.names = _point_columns(path, kinds, column)
         kinds = {name: kinds[name] for name in self.names}
+        self.groups = []  # of each part, the rows before each of its row groups, and after the last
         n = 0
         for part in self.parts:
-            other = {f.name: f.type for f in pq.read_schema(part) if f.name in kinds}
-            if other != kinds:
+            footer = pq.read_metadata(part)
+            schema = footer.schema.to_arrow_schema()
+            if {f.name: f.type for f in schema if f.name in kinds} != kinds:
                 raise InputError(f"{part} has other columns than {self.parts[0]}: parts must agree")
-            n += pq.read_metadata(part).num_rows
+            sizes = [footer.row_group(i).num_rows for i in range(footer.num_row_groups)]
+            self.groups.append(np.cumsum([n, *sizes]))
+            n += footer.num_rows
+        self.edges = np.unique(np.concatenate(self.groups))[1:-1]
         values = [k.value_type if _is_list(k) else k for k in kinds.values()]
         self.dtype = np.result_type(*(k.to_pandas_dtype() for k in values))
         self.shape = (n, self._dim(kinds[self.names[0]]) if n else 0)
@@ -93,14 +97,21 @@ class _Parquet(_Arrow):
             return len(self.names)
         if pa.types.is_fixed_size_list(kind):
             return kind.list_size
-        first = next(self.batches(1)).column(0)
+        first = next(self.batches(1, 0, 1))[1].column(0)
         return len(first[0]) if first[0].is_valid else 0
 
-    def batches(self, rows: int) -> Iterator[pa.RecordBatch]:
-        for part in self.parts:  # pre_buffer would hold a whole row group in memory
+    def batches(self, rows: int, start: int, stop: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+        for part, groups in zip(self.parts, self.groups, strict=True):
+            wanted = np.flatnonzero((groups[1:] > start) & (groups[:-1] < stop))
+            if not len(wanted):
+                continue
+            first = int(groups[wanted[0]])
+            # pre_buffer would hold a whole row group in memory
             with pq.ParquetFile(part, memory_map=True, pre_buffer=False) as file:
-                batches = file.iter_batches(rows, columns=self.names)
-                yield from (batch.select(self.names) for batch in batches if batch.num_rows)
+                for batch in file.iter_batches(rows, wanted.tolist(), columns=self.names):
+                    if batch.num_rows:
+                        yield first, batch.select(self.names)
+                    first += batch.num_rows
 
 
 def _point_columns(path: Path, kinds: dict[str, pa.DataType], column: str | None) -> list[str]:
@@ -138,7 +149,8 @@ class _Csv(_Arrow):
         self.has_names = _are_names(path, fields)
         self.fields = fields if self.has_names else [str(j) for j in range(len(fields))]
         self.names = self._columns(column)
-        self.shape = (sum(batch.num_rows for batch in self.batches(1)), len(self.names))
+        n = sum(batch.num_rows for batch in self._parsed(1))
+        self.shape = (n, len(self.names))
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:
         """Lines that are not empty, with their numbers from 1."""
@@ -158,7 +170,20 @@ class _Csv(_Arrow):
             raise InputError(f"{self.path} has no column {column!r}: its first line holds {names}")
         return [column]
 
-    def batches(self, rows: int) -> Iterator[pa.RecordBatch]:
+    def batches(self, rows: int, start: int, stop: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+        first = 0
+        for batch in self._parsed(rows):
+            if first >= stop < self.shape[0]:
+                return
+            if first + batch.num_rows > start:
+                yield first, batch
+            first += batch.num_rows
+        if first > self.shape[0]:
+            raise InputError(
+                f"{self.path} held {self.shape[0]} rows when it was opened and has changed"
+            )
+
+    def _parsed(self, rows: int) -> Iterator[pa.RecordBatch]:
         size = max(min(rows * self.line_bytes, 2**24), 2**20, 4 * self.line_bytes)
         try:
             yield from pa.csv.open_csv(

@@ -17,6 +17,7 @@ from lowdim.core.neighbors import Neighbors
 from lowdim.core.points import unit_rows
 from lowdim.core.random import permutation
 from lowdim.core.subspace import Subspace
+from lowdim.retrieval.size_recall import SizeRecallRow, smallest
 
 MOST = 7
 RECALL_TARGETS = (0.99, 0.95, 0.9)
@@ -31,36 +32,36 @@ def index_advice(section: dict[str, Any]) -> list[Advice]:
     table = section.get("size_recall")
     if not table:
         return []
+    rows = [SizeRecallRow(**row) for row in table["rows"]]
     advice: list[Advice] = []
     full = section["dim"] * 4
     taken = full
     for target in RECALL_TARGETS:
-        good = [r for r in table["rows"] if r["low"] >= target and r["bytes"] < taken / 1.3]
-        if not good:
+        row = smallest([r for r in rows if r.bytes < taken / 1.3], target)
+        if row is None:
             continue
-        row = min(good, key=lambda r: (r["bytes"], -r["recall"]))
-        taken = row["bytes"]
-        before, after = section["dim"], row["dims"]
+        taken = row.bytes
+        before, after = section["dim"], row.dims
         pca = after != before
         dims = f"{before} -> {after} dims in" if pca else f"Keep all {before} dims, in"
         k = table["k"]
         advice.append(
             {
                 "kind": "index",
-                "title": f"{dims} {row['format']}: {format_number(row['ratio'])}x smaller, "
-                f"recall@{k} {row['recall']:.3f} on {table['n_queries']} held-out queries",
+                "title": f"{dims} {row.format}: {format_number(row.ratio)}x smaller, "
+                f"recall@{k} {row.recall:.3f} on {table['n_queries']} held-out queries",
                 "text": (f"PCA to {after} dimensions, fitted without the queries, " if pca else "")
-                + f"{row['format']} codes: the smallest of {len(table['rows'])} sizes tried whose "
+                + f"{row.format} codes: the smallest of {len(table['rows'])} sizes tried whose "
                 f"recall@{k} against exact float32 search stays above {target} (lower end "
-                f"{row['low']:.3f}).",
+                f"{row.low:.3f}).",
                 "measured": {
-                    "bytes per vector": row["bytes"],
-                    f"recall@{k}": row["recall"],
-                    "lower end": row["low"],
+                    "bytes per vector": row.bytes,
+                    f"recall@{k}": row.recall,
+                    "lower end": row.low,
                 },
                 "baseline": {"bytes per vector": full, f"recall@{k}": 1.0},
                 "how": "from lowdim.retrieval import size_recall\n"
-                f"size_recall(x, dims=[{after}], formats=['{row['format']}'])",
+                f"size_recall(x, dims=[{after}], formats=['{row.format}'])",
             }
         )
     return advice[:2]

@@ -80,20 +80,50 @@ class Grid:
 
 
 @dataclass(frozen=True)
+class Claim:
+    """What a paper says, what was found here, and whether the two agree (None: cannot be told)."""
+
+    paper: str
+    link: str | None
+    claim: str
+    found: str
+    agrees: bool | None
+
+    @property
+    def verdict(self) -> str:
+        """In words."""
+        if self.agrees is None:
+            return "cannot be told"
+        return "agrees" if self.agrees else "does not agree"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Plots, and beside them the claims that they bear on."""
+
+    cells: Sequence[Plot]
+    claims: Sequence[Claim]
+    kind: ClassVar[str] = "finding"
+
+
+Block = Table | Plot | Grid | Finding
+
+
+@dataclass(frozen=True)
 class Section:
     """A part of the page with an entry in its contents."""
 
     id: str
     title: str
     lede: str
-    blocks: list[Table | Plot | Grid] = field(default_factory=list)
+    blocks: list[Block] = field(default_factory=list)
 
     def all_plots(self) -> Iterable[Plot]:
         """Every plot of the section, in order."""
         for block in self.blocks:
             if isinstance(block, Plot):
                 yield block
-            elif isinstance(block, Grid):
+            elif isinstance(block, (Grid, Finding)):
                 yield from block.cells
 
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 SHOWN = 20
+POSITIONAL = (
+    "position_share", "context_share", "low_frequency", "stable_rank", "incoherence", "anisotropy",
+)  # fmt: skip
 Key = tuple[str, str]
 
 
@@ -29,7 +32,8 @@ class Row:
     Attributes
     ----------
     place : str
-        ``weights/NAME``, ``layers/NAME``, ``embedding``, or ``size-recall/FORMAT DIMS``.
+        ``weights/NAME``, ``layers/NAME``, ``embedding``, ``size-recall/FORMAT DIMS``, or
+        ``deep/PART/NAME``.
     measure : str
         Method id; ``recall`` for a size and recall row.
     change, relative : float
@@ -230,6 +234,7 @@ def _numbers(report: Report) -> Iterator[tuple[Key, dict[str, Any]]]:
     places = [(f"weights/{entry['name']}", entry) for entry in report.weights]
     places += [(f"layers/{entry['name']}", entry) for entry in report.layers]
     places += [("embedding", report.embedding)] if report.embedding else []
+    places += list(_deep(report.deep or {}))
     for place, entry in places:
         for id, estimate in entry["estimates"].items():
             if _is_number(estimate.get("value")):
@@ -240,6 +245,34 @@ def _numbers(report: Report) -> Iterator[tuple[Key, dict[str, Any]]]:
                 (f"size-recall/{row['format']} {row['dims']}", "recall"),
                 row | {"value": row["recall"]},
             )
+
+
+def _deep(deep: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The numbers of a deep scan, place by place, as estimates by measure."""
+    if points := deep.get("points"):
+        yield "deep/points", points
+    profile = deep.get("profile") or {}
+    for kind, rows in (
+        ("profile", profile.get("rows")),
+        ("profile of shuffled words", (profile.get("shuffled") or {}).get("rows")),
+    ):
+        for row in rows or ():
+            yield f"deep/{kind}/{row['name']}", row
+    for row in deep.get("positional") or ():
+        values = {key: {"value": row.get(key)} for key in POSITIONAL}
+        yield f"deep/positional/{row['name']}", {"estimates": values}
+    for row in (deep.get("tokens") or {}).get("rows", ()):
+        found = {"token dimension": row["dimension"], "token cosine": row["cosine"]}
+        found |= {"loss correlation": row["correlation"]} if row["correlation"] else {}
+        yield f"deep/tokens/{row['name']}", {"estimates": found}
+    for row in (deep.get("local_rank") or {}).get("rows", ()):
+        found = {"geometry/local-rank": {"value": row["rank"]}}
+        yield f"deep/local rank/{row['name']}", {"estimates": found}
+    if compression := deep.get("compression"):
+        known = {
+            f"bits and {words.label(id)}": c for id, c in compression["correlation"].items() if c
+        }
+        yield "deep/compression", {"estimates": known}
 
 
 def _only(here: Mapping[Key, Any], there: Mapping[Key, Any]) -> list[str]:

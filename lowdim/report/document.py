@@ -39,6 +39,9 @@ class Report:
         The points themselves: estimates, histograms, near-duplicates, labels, size and recall.
     advice : list of dict
         At most seven recommendations, each tried in the run with its figure.
+    deep : dict or None
+        What ``deep=True`` adds: positions, profile, token clouds, compression, local rank, deep
+        measures of the points, and the claims of papers beside the figures.
     """
 
     source: dict[str, Any]
@@ -50,6 +53,7 @@ class Report:
     cka: list[list[float]] | None = None
     embedding: dict[str, Any] | None = None
     advice: list[dict[str, Any]] = field(default_factory=list)
+    deep: dict[str, Any] | None = None
     notes: list[str] = field(default_factory=list)
     created: str = ""
     seconds: float = 0.0

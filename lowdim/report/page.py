@@ -87,10 +87,8 @@ def _card(entry: dict[str, Any]) -> dict[str, Any]:
 
 def _explained(id: str, method: dict[str, Any]) -> dict[str, Any]:
     """What a tooltip says of a method; only a web address is kept as a link."""
-    link = method.get("link")
     known = {key: method.get(key) for key in ("question", "paper", "cost", "oracle")}
-    safe = link if isinstance(link, str) and re.match(r"https?://", link) else None
-    return {"label": words.label(id), "link": safe} | known
+    return {"label": words.label(id), "link": words.address(method.get("link"))} | known
 
 
 def _again(report: Report) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from lowdim.report import plots, plots_model, words
 from lowdim.report.blocks import Cell, Column, Grid, Plot, Section, Table, excerpt, number_cell
 from lowdim.report.document import Report
+from lowdim.report.parts_deep import deep_section
 
 COMMON = {"value", "n", "low", "high", "level", "exact", "seed", "seconds", "notes"}
 """What every estimate has; the other numbers are a method's own."""
@@ -15,7 +16,7 @@ COMMON = {"value", "n", "low", "high", "level", "exact", "seed", "seconds", "not
 
 def sections(report: Report) -> list[Section]:
     """The parts of the page that this report has anything for, in order."""
-    found = (_embedding(report), _layers(report), _weights(report))
+    found = (_embedding(report), _layers(report), deep_section(report), _weights(report))
     return [section for section in found if section is not None]
 
 

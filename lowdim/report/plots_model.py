@@ -39,13 +39,13 @@ def layer_curve(layers: Sequence[dict[str, Any]], id: str) -> Figure:
         "hovertemplate": "%{text}<extra></extra>",
     }
     sure = [(i, e) for i, e in zip(x, found, strict=True) if interval(e)]
-    band = _band([i for i, _ in sure], [e["low"] for _, e in sure], [e["high"] for _, e in sure])
+    shade = band([i for i, _ in sure], [e["low"] for _, e in sure], [e["high"] for _, e in sure])
     layout = {
         "xaxis": {"dtick": max(1, -(-len(x) // 8)), "zeroline": False},
         "yaxis": {"nticks": 5},
         "showlegend": False,
     }
-    return {"data": [band, curve] if len(sure) > 1 else [curve], "layout": layout}
+    return {"data": [shade, curve] if len(sure) > 1 else [curve], "layout": layout}
 
 
 def cka(matrix: list[list[float]], layers: Sequence[dict[str, Any]]) -> Figure:
@@ -160,7 +160,7 @@ def weight_spectrum(weight: dict[str, Any]) -> Figure:
     return {"data": [curve], "layout": layout}
 
 
-def _band(x: list[Any], low: list[Any], high: list[Any]) -> dict[str, Any]:
+def band(x: list[Any], low: list[Any], high: list[Any]) -> dict[str, Any]:
     """An interval as a shaded band behind a curve."""
     return {
         "x": [*x, *reversed(x)],

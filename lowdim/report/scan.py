@@ -15,6 +15,7 @@ from torch import Tensor
 
 import lowdim
 from lowdim.core.memory import budget
+from lowdim.core.pieces import Pieces
 from lowdim.core.progress import Progress, Silent
 from lowdim.errors import InputError
 from lowdim.io.activations import POOLINGS, hidden_states
@@ -29,9 +30,9 @@ from lowdim.report.advice import (
     index_advice,
     layer_advice,
 )
+from lowdim.report.deep import Deep, deep_points
 from lowdim.report.document import Report
 from lowdim.report.job import Job, open_job
-from lowdim.report.pieces import Pieces
 from lowdim.report.sections import (
     attempt,
     cka_section,
@@ -42,6 +43,12 @@ from lowdim.report.sections import (
 from lowdim.report.truncation import truncation_advice
 
 MAX_POINTS = 20_000
+DEEP_METHODS = {
+    "positional": "geometry/positional",
+    "profile": "geometry/dimension-profile",
+    "tokens": "geometry/token-geometry",
+    "local_rank": "geometry/local-rank",
+}
 
 
 def scan(
@@ -53,6 +60,7 @@ def scan(
     max_points: int = MAX_POINTS,
     out: str | Path | None = None,
     resume: bool = False,
+    deep: bool = False,
     memory: int | float | str | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -77,6 +85,10 @@ def scan(
         report itself with ``report.save(out)``.
     resume : bool
         Use the pieces that a stopped scan of the same input and options left in ``out``.
+    deep : bool
+        Add what costs minutes: the measures marked deep on a sample of the points, and for a text
+        model positions and contexts, the dimension profile and the token clouds, each against the
+        same texts with shuffled words and beside what its paper says.
     memory : int, float or str, optional
         Budget, e.g. ``"2GiB"``; a quarter of free RAM by default.
     seed : int
@@ -98,7 +110,8 @@ def scan(
 
     Notes
     -----
-    On the default input 26 s and 1 GiB on two cores (``python -m benchmarks.scan``).
+    On the default input 26 s and 1 GiB on two cores (``python -m benchmarks.scan``). The pieces of
+    an ordinary scan serve a deep one too: stop one, and resume it with the other.
     """
     start = time.perf_counter()
     _check(pooling, max_points, seed, memory)
@@ -107,6 +120,7 @@ def scan(
     job = open_job(what, text, labels, options)
     key = {"source": job.source, "stamp": job.stamp, "lowdim": lowdim.__version__} | options
     files = {"text": text, "labels": labels}
+    options |= {"deep": True} if deep else {}
     options |= {k: str(v) for k, v in files.items() if isinstance(v, (str, Path))}
     report = Report(source=job.source, options=options | {"memory": memory}, notes=job.notes)
     report.created = datetime.now(UTC).isoformat(timespec="seconds")
@@ -146,14 +160,14 @@ class _Run:
     ) -> None:
         self.job, self.report, self.pieces = job, report, pieces
         self.progress, self.memory = progress, memory
-        self.seed = report.options["seed"]
+        self.seed, self.deep = report.options["seed"], report.options.get("deep", False)
 
     def all(self) -> None:
         """Weights, then layers, then the embedding, then what can be done about it."""
         job, report = self.job, self.report
         if job.weights:
             report.weights = weights_section(
-                job.weights, self.pieces, self.progress, report.notes, self.memory
+                job.weights, self.pieces, self.progress, report.notes, self.memory, self.deep
             )
         points, model = job.points, None
         layers: list[Tensor] = []
@@ -168,6 +182,7 @@ class _Run:
                 "parameters": model.n_parameters,
                 "n": len(job.texts or ()),
             }
+            texts, labels = job.texts or (), job.labels
             layers, names, points = self.activations(model)
             report.layers = layers_section(
                 layers, names, self.pieces, self.progress, report.notes, self.memory, self.seed
@@ -176,6 +191,19 @@ class _Run:
         if points is not None:
             self.embedding(points, model)
             self.advice(points, model, layers, names)
+        if self.deep:
+            report.deep = {}
+            if model is not None:
+                Deep(
+                    model=model, texts=texts, labels=labels, rows=job.texts or (),
+                    row_labels=job.labels, layers=layers, names=names,
+                    pooling=report.options["pooling"], progress=self.progress,
+                    memory=self.memory, seed=self.seed,
+                ).all(self.pieces, report.notes, report.deep)  # fmt: skip
+            if points is not None:
+                report.deep["points"] = deep_points(
+                    points, self.pieces, self.progress, report.notes, self.memory, self.seed
+                )
 
     def activations(self, model: Model) -> tuple[list[Tensor], list[str], Tensor]:
         """Every layer's points and the final embedding."""
@@ -262,6 +290,11 @@ def _methods_used(report: Report) -> dict[str, Any]:
     places = [*report.weights, *report.layers, report.embedding or {}]
     used = {id for place in places for id in place.get("estimates", {})}
     used |= {"compare/cka"} if report.cka is not None else set()
+    if deep := report.deep:
+        used |= set((deep.get("points") or {}).get("estimates", {}))
+        used |= {id for part, id in DEEP_METHODS.items() if deep.get(part)}
+        profile = (deep.get("profile") or {}).get("rows", ())
+        used |= {id for row in profile for id in row["estimates"]}
     return {m.id: m.to_dict() for m in methods() if m.id in used}
 
 

@@ -11,7 +11,10 @@ from torch import Tensor
 
 from lowdim.battery import Shared, fits_points
 from lowdim.compare.cka import cka_matrix
+from lowdim.compare.information_imbalance import Imbalance, imbalances
+from lowdim.compare.neighborhood_overlap import neighborhood_overlap
 from lowdim.core.estimate import Estimate
+from lowdim.core.pieces import Pieces
 from lowdim.core.progress import Progress
 from lowdim.core.random import choice
 from lowdim.core.spectrum import Spectrum
@@ -20,7 +23,6 @@ from lowdim.errors import InputError
 from lowdim.geometry.label_dimension import dimension_by_label
 from lowdim.io.weights import WeightMatrix
 from lowdim.registry import Method, find, methods
-from lowdim.report.pieces import Pieces
 from lowdim.retrieval.size_recall import size_recall
 
 LAYER_METHODS = (
@@ -37,6 +39,7 @@ LAYER_METHODS = (
     "diversity/von-neumann-entropy",
 )
 CURVE_POINTS = 128
+MOVED_ROWS = 1_000
 MAP_POINTS = 2_000
 HISTOGRAM_BINS = 40
 
@@ -47,9 +50,14 @@ def weights_section(
     progress: Progress,
     notes: list[str],
     memory: int | float | str | None = None,
+    deep: bool = False,
 ) -> list[dict[str, Any]]:
-    """Every spectral measure of every weight matrix, one piece a matrix."""
-    chosen = [m for m in methods() if all(need.noun == "matrix" for need in m.needs)]
+    """Every spectral measure of every weight matrix, one piece a matrix; dear ones if ``deep``."""
+    chosen = [
+        m
+        for m in methods()
+        if all(need.noun == "matrix" for need in m.needs) and (deep or not m.deep)
+    ]
     report, rows = progress.task("weights"), []
     for done, matrix in enumerate(matrices):
         report(done, len(matrices))
@@ -62,7 +70,7 @@ def weights_section(
             row = {"name": matrix.name, "kind": matrix.kind, "rows": rows, "cols": cols}
             return row | {"estimates": estimates, "spectrum": curve(spectrum), "missed": missed}
 
-        row = pieces.json(f"weights/{matrix.name}", make)
+        row = pieces.json(f"{'deep/' if deep else ''}weights/{matrix.name}", make)
         notes += row.pop("missed")
         rows.append(row)
     report(len(matrices), len(matrices))
@@ -96,7 +104,36 @@ def layers_section(
         notes += row.pop("missed")
         rows.append(row)
     report(len(layers), len(layers))
+    if len(layers) > 1:
+        moved = pieces.json("layers/moved", lambda: _moved(layers, memory, seed))
+        for row, more in zip(rows, moved["estimates"], strict=True):
+            row["estimates"] |= more
+        notes += moved["missed"]
     return rows
+
+
+def _moved(layers: Sequence[Tensor], memory: int | float | str | None, seed: int) -> dict[str, Any]:
+    """What each layer keeps of the one before, and how well it predicts the last one.
+
+    On at most 1,000 rows, the same in all layers: overlap and imbalance depend on their number.
+    """
+    rows = choice(len(layers[0]), min(len(layers[0]), MOVED_ROWS), seed=seed).sort().values
+    xs = [x[rows] for x in layers]
+    missed: list[str] = []
+
+    def make() -> list[dict[str, Any]]:
+        to_last, from_last = (z.mean(0) for z in imbalances(xs, xs[-1], memory=memory))
+        found: list[dict[str, Any]] = []
+        for i, x in enumerate(xs):
+            back = Imbalance(value=float(to_last[i]), reverse=float(from_last[i]), n=len(x))
+            found.append({"compare/information-imbalance": back.to_dict()})
+            if i:
+                overlap = neighborhood_overlap(xs[i - 1], x, memory=memory)
+                found[i]["compare/neighborhood-overlap"] = overlap.to_dict()
+        return found
+
+    estimates = attempt(make, missed, "overlap and imbalance of layers") or [{} for _ in xs]
+    return {"estimates": estimates, "missed": missed}
 
 
 def cka_section(layers: Sequence[Tensor]) -> list[list[float]] | None:

@@ -40,6 +40,8 @@ def summary(report: Report) -> RenderableType:
         parts.append(_embedding(report.embedding))
     if len(report.layers) > 1:
         parts.append(_layers(report.layers))
+    if verdicts := words.verdicts(report.deep):
+        parts.append(Text(f"\n{verdicts}."))
     if report.weights:
         parts.append(_weights(report.weights))
     if report.advice:

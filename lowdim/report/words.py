@@ -5,17 +5,20 @@ The page, the terminal and the notebook say the same things because they all say
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from statistics import median
 from typing import Any
 
 from lowdim.core.estimate import format_number
 from lowdim.core.memory import format_bytes
+from lowdim.geometry.dimension_profile import phase
 from lowdim.report.document import Report
 
 LABELS = {
     "geometry/two-nn": "TwoNN dimension",
     "geometry/mle": "MLE dimension",
+    "geometry/gride": "Gride dimension",
     "geometry/participation-ratio": "Participation ratio",
     "geometry/rank-90": "Rank 90%",
     "geometry/rank-99": "Rank 99%",
@@ -29,6 +32,11 @@ LABELS = {
     "diversity/von-neumann-entropy": "Von Neumann entropy",
     "geometry/hubness": "Hubness",
     "geometry/near-duplicates": "Near-duplicates",
+    "geometry/danco": "DANCo dimension",
+    "geometry/knn-graph": "kNN-graph dimension",
+    "geometry/ollivier-ricci": "Ollivier-Ricci curvature",
+    "compare/neighborhood-overlap": "Overlap with the layer before",
+    "compare/information-imbalance": "Imbalance to the last layer",
     "spectra/stable-rank": "Stable rank",
     "spectra/entropy-rank": "Entropy rank",
     "spectra/effective-rank": "Effective rank",
@@ -112,6 +120,11 @@ def shown(entry: dict[str, Any], id: str) -> str | None:
     return f"{number(found)} {interval(entry['estimates'][id])}".rstrip()
 
 
+def address(link: Any) -> str | None:
+    """The link where it is a web address, and nothing else."""
+    return link if isinstance(link, str) and re.match(r"https?://", link) else None
+
+
 def count(n: int, one: str, many: str | None = None) -> str:
     """``1 row``, ``2,000 rows``, ``2 matrices``."""
     return f"{n:,} {one if n == 1 else many or one + 's'}"
@@ -190,10 +203,15 @@ def _depth(layers: list[dict[str, Any]]) -> str:
             break
     else:
         return ""
-    first, last, top = curve[0], curve[-1], max(curve)
-    peak = short(layers[curve.index(top)]["name"])
-    where = f", with its peak of {number(top)} at {peak}" if top > max(first, last) else ""
-    return f"Through the layers the {label(id)} goes from {number(first)} to {number(last)}{where}."
+    found = [layer["estimates"][id] for layer in layers]
+    where = phase(curve, *([e.get(end) for e in found] for end in ("low", "high")))
+    said = ""
+    if curve[where.peak] > max(curve[0], curve[-1]):
+        sure = "clear of both ends" if where.clear else "not clear of both ends by its interval"
+        peak = short(layers[where.peak]["name"])
+        said = f", with its peak of {number(curve[where.peak])} at {peak}, {sure}"
+    ends = f"{number(curve[0])} to {number(curve[-1])}"
+    return f"Through the layers the {label(id)} goes from {ends}{said}."
 
 
 def _weights(weights: list[dict[str, Any]]) -> str:
@@ -225,6 +243,19 @@ def _labels(labels: dict[str, Any] | None) -> str:
         f"to {number(high['value'])} ({short(high['label'])})"
     )
     return f"{chance(labels)}: {span}."
+
+
+def verdicts(deep: dict[str, Any] | None) -> str:
+    """How many claims of papers agree with what a deep scan found; nothing without one."""
+    claims = (deep or {}).get("claims") or []
+    if not claims:
+        return ""
+    yes, no = (sum(c.get("agrees") is verdict for c in claims) for verdict in (True, False))
+    rest = len(claims) - yes - no
+    return (
+        f"Of {count(len(claims), 'claim')} of papers {yes} agree with what was found here and {no} "
+        f"do not" + (f"; {rest} cannot be told" if rest else "")
+    )
 
 
 def chance(labels: dict[str, Any] | None) -> str:

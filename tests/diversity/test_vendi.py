@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lowdim.core.points import unit_rows
 from lowdim.core.spectrum import Spectrum
-from lowdim.diversity import vendi, vendi_of_kernel
+from lowdim.diversity import vendi, vendi_of_kernel, vendi_profile
 from lowdim.errors import InputError
 
 ORDERS = [0, 0.5, 1, 1.5, 2, 10, math.inf]
@@ -27,10 +27,10 @@ def second_moment(x):
 @pytest.mark.parametrize("q", ORDERS)
 def test_k_equal_blocks_count_k(q):
     blocks = torch.eye(6).double().repeat_interleave(4, 0)  # 24 items, 6 kinds
-    assert vendi_of_kernel(blocks @ blocks.T, q) == pytest.approx(6)
+    assert vendi_of_kernel(blocks @ blocks.T, q=q).value == pytest.approx(6)
     assert vendi(second_moment(blocks), q=q).value == pytest.approx(6)
-    assert vendi_of_kernel(torch.eye(9), q) == pytest.approx(9)
-    assert vendi_of_kernel(torch.ones(9, 9), q) == pytest.approx(1)
+    assert vendi_of_kernel(torch.eye(9), q=q).value == pytest.approx(9)
+    assert vendi_of_kernel(torch.ones(9, 9), q=q).value == pytest.approx(1)
 
 
 @pytest.mark.parametrize("q", ORDERS)
@@ -39,7 +39,7 @@ def test_both_sides_of_the_kernel_agree(q, shape):
     x = draw(*shape) + 0.2
     z = unit_rows(x)
     assert vendi(second_moment(x), q=q).value == pytest.approx(
-        vendi_of_kernel(z @ z.T, q), rel=1e-9
+        vendi_of_kernel(z @ z.T, q=q).value, rel=1e-9
     )
 
 
@@ -52,7 +52,7 @@ def test_agrees_with_the_vendi_score_package(q):
         package.score_dual(x.numpy(), q=q), abs=1e-6
     )
     kernel = (-(torch.cdist(z, z) ** 2)).exp()  # one that is not linear
-    assert vendi_of_kernel(kernel, q) == pytest.approx(
+    assert vendi_of_kernel(kernel, q=q).value == pytest.approx(
         package.score_K(kernel.numpy(), q=q), abs=1e-6
     )
 
@@ -69,7 +69,8 @@ def test_order_two_is_the_participation_ratio_and_order_one_the_entropy_rank():
 @given(st.integers(0, 10_000), st.integers(2, 30), st.integers(1, 12))
 def test_falls_with_the_order_and_ignores_copies(seed, n, d):
     x = draw(n, d, seed)
-    scores = [vendi(second_moment(x), q=q).value for q in ORDERS]
+    scores = vendi_profile(second_moment(x), ORDERS).tolist()
+    assert scores == [vendi(second_moment(x), q=q).value for q in ORDERS]
     assert all(a >= b - 1e-9 for a, b in pairwise(scores))
     assert scores[-1] >= 1 - 1e-9
     assert scores[0] <= min(n, d)

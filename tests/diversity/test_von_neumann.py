@@ -73,3 +73,39 @@ def test_following_the_gradient_spreads_the_rows():
 def test_a_zero_row_is_named():
     with pytest.raises(InputError, match="row 2"):
         von_neumann_entropy_of(torch.ones(4, 3) * torch.tensor([1, 1, 0, 1])[:, None])
+
+
+def test_the_coefficient_moves_the_effective_rank_its_way():
+    """A small network that has to tell three classes apart, with the term added to its loss."""
+    x = draw(96, 8)
+    labels = x[:, :3].argmax(1)
+
+    def effective_rank(c):
+        torch.manual_seed(0)
+        net = torch.nn.Sequential(torch.nn.Linear(8, 12), torch.nn.Tanh()).double()
+        head = torch.nn.Linear(12, 3).double()
+        optimizer = torch.optim.Adam([*net.parameters(), *head.parameters()], lr=0.02)
+        for _ in range(80):
+            h = net(x)
+            loss = torch.nn.functional.cross_entropy(head(h), labels)
+            optimizer.zero_grad()
+            (loss - c * von_neumann_entropy_of(h)).backward()
+            optimizer.step()
+        spectrum = Spectrum.of_points(net(x), center=False, unit=True)
+        return spectrum.effective_rank(1)
+
+    ranks = [effective_rank(c) for c in (-0.5, 0.0, 0.5)]
+    assert ranks[0] + 1 < ranks[1] < ranks[2] - 1
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_and_autocast(dtype):
+    h = draw(40, 6).to(dtype).requires_grad_()
+    value = von_neumann_entropy_of(h)
+    value.backward()
+    assert value.item() == pytest.approx(von_neumann_entropy_of(h.double()).item(), abs=1e-5)
+    assert torch.isfinite(h.grad).all()
+    x = draw(40, 6).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = von_neumann_entropy_of(x).item()
+    assert inside == von_neumann_entropy_of(x).item()

@@ -25,3 +25,18 @@ def flat_torus(n, d, k, seed=0):
     distances, indices = cKDTree(points, boxsize=1).query(points, k + 1)
     own = torch.from_numpy(distances[:, 1:]), torch.from_numpy(indices[:, 1:])
     return Neighbors(*own, n_reference=n, dim=d)
+
+
+def flat_torus_queries(n, m, d, k, seed=0):
+    """Neighbours of n uniform queries among m other uniform points of the flat torus."""
+    generator = np.random.default_rng(seed)
+    points, queries = generator.random((m, d)), generator.random((n, d))
+    distances, indices = cKDTree(points, boxsize=1).query(queries, k)
+    return Neighbors(torch.from_numpy(distances), torch.from_numpy(indices), n_reference=m, dim=d)
+
+
+def coverage(found, truth):
+    """Share of intervals that hold the truth, and the stated error over the spread of values."""
+    hits = np.mean([e.low <= truth <= e.high for e in found])
+    claimed = np.mean([e.standard_error for e in found])
+    return hits, claimed / np.std([e.value for e in found], ddof=1)

@@ -5,7 +5,7 @@ import torch
 
 from lowdim.core.spectrum import Spectrum
 from lowdim.errors import InputError
-from lowdim.geometry import anisotropy, outlier_dimensions
+from lowdim.geometry import anisotropy, outlier_dimensions, persistence
 
 
 def planted():
@@ -43,3 +43,17 @@ def test_poor_data():
         outlier_dimensions(Spectrum.of_points(torch.ones(20, 3)))
     with pytest.raises(InputError, match="coordinates"):
         outlier_dimensions(Spectrum(values=torch.ones(3).double(), total=3.0, shape=(9, 3)))
+
+
+def test_persistence_against_chance():
+    kept = persistence([1, 2, 3], [2, 3, 9, 10], 100)
+    assert kept.value == pytest.approx(2 / 3)
+    assert kept.kept == (2, 3)
+    assert kept.expected == 0.04
+    total = 100 * 99 * 98 / 6  # ways to choose 3; with 2 or 3 of the 4 that are outliers after
+    assert kept.p_value == pytest.approx((6 * 96 + 4) / total)
+    assert persistence([1], [2], 10).p_value == 1
+    with pytest.raises(InputError, match="nothing can persist"):
+        persistence([], [1], 10)
+    with pytest.raises(InputError, match="0 to 9"):
+        persistence([10], [1], 10)

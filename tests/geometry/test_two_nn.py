@@ -73,7 +73,7 @@ def test_bad_input():
         of(torch.cartesian_prod(torch.arange(9.0), torch.arange(9.0)))
     with pytest.raises(InputError, match="discard=1"):
         of(x, discard=1)
-    with pytest.raises(InputError, match="neighbours of 5 queries"):
+    with pytest.raises(InputError, match="query 0 equals a point of the reference set"):
         two_nn(Neighbors.of_points(x, 2, queries=x[:5]))
     with pytest.raises(InputError):
         of(x[:2])

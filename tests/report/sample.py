@@ -338,8 +338,92 @@ ADVICE: list[dict[str, Any]] = [
 ]
 
 
+def _deep(layers: list[dict[str, Any]], hostile: bool, rng: random.Random) -> dict[str, Any]:
+    """Every part of a deep scan over the same layers."""
+
+    def mean(value: float) -> dict[str, Any]:
+        return {"value": value, "low": value - 0.1, "high": value + 0.1, "n": 40}
+
+    def profile(shift: float) -> list[dict[str, Any]]:
+        keys = ("to_first", "from_first", "to_last", "from_last")
+        return [
+            {"name": x["name"], "index": x["index"], "estimates": x["estimates"]}
+            | {"overlap": None if x["index"] == 0 else 0.6 + shift}
+            | {key: rng.uniform(0.01, 0.5) for key in keys}
+            for x in layers
+        ]
+
+    names = [{"name": x["name"], "index": x["index"]} for x in layers]
+    shares = ("position_share", "context_share", "position_null", "low_frequency", "incoherence")
+    more = ("low_frequency_shuffled", "incoherence_null", "cluster", "anisotropy", "stable_rank")
+    tokens = ("dimension", "shuffled", "cosine", "cosine_shuffled", "overlap", "overlap_shuffled")
+    corpora = HOSTILE if hostile else LABELS
+    verdicts = (True, False, None)
+    return {
+        "positional": [
+            row
+            | {key: rng.random() for key in (*shares, *more, "anisotropy_null")}
+            | {"contexts": 300, "length": 63}
+            for row in names
+        ],
+        "profile": {
+            "pooling": "mean",
+            "n": 2000,
+            "by": "geometry/two-nn",
+            "phase": {"peak": 3, "onset": 2, "end": 4, "level": 11.0, "clear": True},
+            "rows": profile(0),
+            "shuffled": {"rows": profile(0.1)},
+        },
+        "tokens": {
+            "prompts": 40,
+            "length": 255,
+            "loss": mean(3.2),
+            "rows": [
+                row | {key: mean(rng.random()) for key in tokens} | {"correlation": mean(0.4)}
+                for row in names
+            ],
+        },
+        "compression": {
+            "corpora": list(corpora),
+            "bits": [rng.uniform(3, 6) for _ in corpora],
+            "n_each": 250,
+            "n": len(corpora),
+            "dimensions": {
+                "geometry/two-nn": [[rng.uniform(8, 16) for _ in corpora] for _ in layers]
+            },
+            "correlation": {"geometry/two-nn": mean(0.7)},
+        },
+        "local_rank": {
+            "contexts": 3,
+            "tried": 384,
+            "dim": 384,
+            "eps": 0.1,
+            "rows": [row | {"rank": rng.uniform(40, 300)} for row in names[1:]],
+        },
+        "claims": [
+            {
+                "part": part,
+                "paper": HOSTILE[0] if hostile else "Someone 2030",
+                "link": "javascript:alert(4)" if hostile else "https://arxiv.org/abs/2310.04861",
+                "claim": HOSTILE[1] if hostile else "It rises in the middle",
+                "found": HOSTILE[6] if hostile else "12.3 against 4.5",
+                "agrees": verdicts[place % 3],
+            }
+            for place, part in enumerate(
+                ("positional", "positional", "profile", "tokens", "compression", "local_rank")
+            )
+        ],
+        "points": {"n": 1000, "estimates": {"geometry/mle": _estimate(9.1, 1000, 0.4)}},
+    }
+
+
 def sample_report(
-    *, n_weights: int = 36, n_layers: int = 7, hostile: bool = False, seed: int = 0
+    *,
+    n_weights: int = 36,
+    n_layers: int = 7,
+    hostile: bool = False,
+    deep: bool = False,
+    seed: int = 0,
 ) -> Report:
     """Build a report with every section; ``hostile`` puts markup and worse into every string."""
     rng = random.Random(seed)
@@ -414,6 +498,7 @@ def sample_report(
         cka=[[math.exp(-0.13 * abs(i - j)) for j in range(n_layers)] for i in range(n_layers)],
         embedding=_embedding(dim, n, labels, texts, rng),
         advice=advice,
+        deep=_deep(layers, hostile, rng) if deep else None,
         notes=[
             "12 texts were longer than 256 tokens and were cut.",
             HOSTILE[0] if hostile else "1 tensor of integers was skipped.",

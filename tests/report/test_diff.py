@@ -130,6 +130,19 @@ def test_what_one_scan_alone_holds_is_listed() -> None:
     assert diff(after, before).only_after == found.only_before
 
 
+def test_the_parts_of_a_deep_scan_are_compared() -> None:
+    before, after = (sample_report(n_layers=3, deep=True, seed=seed) for seed in (0, 1))
+    found = diff(before, after)
+    places = {row.place.split("/")[1] for row in found.rows if row.place.startswith("deep/")}
+    assert places == {
+        "points", "profile", "profile of shuffled words", "positional", "tokens", "local rank",
+        "compression",
+    }  # fmt: skip
+    assert len({(row.place, row.measure) for row in found.rows}) == len(found.rows)
+    assert found.only_before == found.only_after == []
+    assert diff(before, before).exceeds({"two-nn": 0, "low_frequency": "0%"}) == []
+
+
 def test_files_and_folders_are_read(tmp_path: Path) -> None:
     for seed in (0, 1):
         (tmp_path / str(seed)).mkdir()

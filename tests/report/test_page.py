@@ -46,7 +46,7 @@ def test_the_same_report_gives_the_same_page() -> None:
 
 
 def test_a_report_survives_its_json() -> None:
-    report = sample_report()
+    report = sample_report(deep=True)
     assert drawn(Report(**json.loads(json.dumps(report.to_dict())))) == drawn(report)
 
 
@@ -93,12 +93,33 @@ def test_a_link_that_is_no_web_address_is_dropped() -> None:
     assert Elements(html).found  # parses
 
 
-@pytest.mark.parametrize("absent", ["weights", "layers", "embedding", "advice"])
+@pytest.mark.parametrize("absent", ["weights", "layers", "embedding", "advice", "deep"])
 def test_an_absent_section_is_left_out(absent: str) -> None:
-    report = dataclasses.replace(sample_report(), **{absent: None if absent == "embedding" else []})
+    empty = None if absent in ("embedding", "deep") else []
+    report = dataclasses.replace(sample_report(deep=True), **{absent: empty})
     ids = {attrs.get("id") for _, attrs in Elements(drawn(report)).found}
     assert absent not in ids
-    assert {"weights", "layers", "embedding", "advice", "about"} - {absent} <= ids
+    assert {"weights", "layers", "embedding", "advice", "deep", "about"} - {absent} <= ids
+
+
+@pytest.mark.parametrize(
+    "absent", ["positional", "profile", "tokens", "compression", "local_rank", "claims", "points"]
+)
+def test_every_part_of_a_deep_scan_may_be_missing(absent: str) -> None:
+    report = sample_report(deep=True)
+    assert report.deep is not None
+    del report.deep[absent]
+    html = drawn(report)
+    assert 'id="deep"' in html
+    verdicts = ("does not agree", "cannot be told")
+    assert all((verdict in html) is (absent != "claims") for verdict in verdicts)
+
+
+def test_a_claims_link_that_is_no_web_address_is_dropped() -> None:
+    assert 'href="https://arxiv.org/abs/2310.04861" rel' in drawn(sample_report(deep=True))
+    found = Elements(drawn(sample_report(deep=True, hostile=True))).found
+    links = [attrs["href"] or "" for _, attrs in found if "href" in attrs]
+    assert not [link for link in links if "alert(4)" in link]
 
 
 def test_an_almost_empty_report_is_drawn() -> None:
@@ -188,8 +209,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pages")
     incomplete = dataclasses.replace(sample_report(n_weights=3), complete=False)
     for name, report in {
-        "plain": sample_report(),
-        "hostile": sample_report(hostile=True),
+        "plain": sample_report(deep=True),
+        "hostile": sample_report(hostile=True, deep=True),
         "large": sample_report(n_weights=210, n_layers=31),
         "incomplete": incomplete,
     }.items():
