@@ -9,6 +9,8 @@ NAMES = (
     "neighbors",
     "battery",
     "dimension_speed",
+    "dimension_accuracy",
+    "dimension_blind",
     "vendi",
     "fidelity",
     "tail",

@@ -1,7 +1,7 @@
 """Bias and spread of every dimension estimator by manifold, n and noise, beside scikit-dimension's.
 
 python -m benchmarks.dimension_accuracy            # runs, appends to results/, writes the page
-python -m benchmarks.dimension_accuracy --quick    # a minute, prints and writes nothing
+python -m benchmarks.dimension_accuracy --quick    # some minutes, prints and writes nothing
 python -m benchmarks.dimension_accuracy --page     # writes the page from the newest run
 
 Both packages see the same samples. An estimator of theirs whose first fit at some n takes longer

@@ -106,7 +106,7 @@ def quadrics(g: Random, n: int, d: int) -> Points:
 
 
 def frames(g: Random, n: int, d: int) -> tuple[Points, int]:
-    """k orthonormal vectors of length m (Stiefel), k = m being the orthogonal group."""
+    """Stiefel: k orthonormal vectors of length m, k = m being the orthogonal group."""
     k = int(g.integers(2, max(2, int((1 + math.sqrt(1 + 8 * d)) / 2)) + 1))
     m = max(k, round((d + k * (k + 1) / 2) / k))
     q, r = np.linalg.qr(g.normal(size=(n, m, k)))
@@ -116,9 +116,10 @@ def frames(g: Random, n: int, d: int) -> tuple[Points, int]:
 
 def low_rank(g: Random, n: int, d: int) -> tuple[Points, int]:
     """(a, b) matrices of rank r."""
-    r = int(g.integers(max(1, d // 45), math.isqrt(d) + 1))
-    both = max(2 * r, round(d / r) + r)  # a + b
-    a = int(g.integers(r, both // 2 + 1))
+    d = max(d, 3)
+    r = int(g.integers(max(1, d // 45), math.isqrt(d + 1)))
+    both = max(2 * r + 2, round(d / r) + r)  # a + b
+    a = int(g.integers(r + 1, both // 2 + 1))
     factors = g.normal(size=(n, a, r)) @ g.normal(size=(n, r, both - a))
     return factors.reshape(n, -1), r * (both - r)
 
@@ -142,11 +143,11 @@ def bumps(g: Random, n: int, d: int) -> tuple[Points, int]:
 
 def tones(g: Random, n: int, d: int) -> tuple[Points, int]:
     """Samples of up to three sinusoids, of varying frequency, phase or height."""
-    t = np.arange(int(g.integers(24, 97)))
-    t = t / len(t)
+    steps = int(g.integers(24, 97))
+    t = np.arange(steps) / steps
     varies, many = g.random(3) < 0.5, int(g.integers(1, 4))
     varies[g.integers(3)] = True
-    total = np.zeros((n, len(t)))
+    total = np.zeros((n, steps))
     for _ in range(many):
         low = g.uniform(0.5, 5)
         free = g.random((3, n, 1)) if g.random() < 0.7 else g.beta(2, 2, (3, n, 1))
@@ -230,7 +231,7 @@ def simulate(seed: int) -> Drawn:
     if g.random() < 0.2:  # low dimensions deserve more than their share of a logarithmic prior
         d = int(g.integers(1, 5))
     span = (3000, LARGEST) if g.random() < 0.05 else (FEWEST, 3000)
-    n = int(math.exp(g.uniform(*map(math.log, span))))
+    n = int(math.exp(g.uniform(math.log(span[0]), math.log(span[1]))))
     bend = MAPS[g.integers(len(MAPS))]
     if g.random() < len(SPACES) / (len(SPACES) + len(SHAPES)):
         space = SPACES[g.integers(len(SPACES))]
@@ -327,7 +328,13 @@ def simulated(seeds: range) -> dict[str, np.ndarray]:
         kept.append((seed, list(np.log(list(found.values()))), one.dim, one.shape, one.map))
         if done % 250 == 0:
             print(f"{done} sets, {time.perf_counter() - start:.0f} s", flush=True)
-    columns = dict(zip(("seed", "features", "dim", "shape", "map"), map(np.array, zip(*kept))))
+    columns = dict(
+        zip(
+            ("seed", "features", "dim", "shape", "map"),
+            map(np.array, zip(*kept, strict=True)),
+            strict=True,
+        )
+    )
     seconds = np.array(time.perf_counter() - start)
     return columns | {"names": np.array(names), "seconds": seconds}
 
@@ -342,7 +349,7 @@ def together(parts: list[Any]) -> dict[str, np.ndarray]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--sets", type=int, default=5000)
+    parser.add_argument("--sets", type=int, default=5500)
     parser.add_argument("--part", default="1/1", help="which of how many, as 1/2")
     parser.add_argument("--keep", type=Path, help="keep the readings there and fit nothing")
     parser.add_argument("--from", type=Path, nargs="+", dest="kept", help="fit readings kept")
@@ -355,7 +362,7 @@ def main() -> None:
         part, parts = map(int, args.part.split("/"))
         kept = simulated(range(part - 1, args.sets, parts))
     if args.keep:
-        np.savez(args.keep, **kept)
+        np.savez(args.keep, allow_pickle=False, **kept)
         return
     made = {
         "command": "python -m benchmarks.make_calibration",

@@ -156,6 +156,7 @@ def list_methods(
         needs = ", ".join(map(str, m.needs))
         source = m.paper + (f", arXiv:{m.arxiv}" if m.arxiv else "")
         facts = f"{source} · cost {m.cost} · needs {needs} · oracle {m.oracle or 'closed forms'}"
+        facts += " · only when asked for by name" * m.deep
         table.add_row(m.id, f"{m.question}\n[dim]{facts}[/dim]")
     _print(table)
 

@@ -92,6 +92,16 @@ def network() -> Need:
     return Need("network")
 
 
+def image() -> Need:
+    """(height, width) or (height, width, channels) intensities."""
+    return Need("image")
+
+
+def corpora() -> Need:
+    """A causal language model and sets of texts by name: two arguments."""
+    return Need("corpora")
+
+
 def kernel() -> Need:
     """(n, n) similarities or distances, symmetric."""
     return Need("kernel")

@@ -25,9 +25,9 @@ PAIR_METHODS, SAMPLES_METHODS, LABELLED_METHODS, LAYERS_METHODS, TOKENS_METHODS 
     [m for m in methods() if any(need.noun == noun for need in m.needs)]
     for noun in ("pair", "samples", "labelled", "layers", "tokens")
 )
-KERNEL_METHODS, NETWORK_METHODS = (
+KERNEL_METHODS, NETWORK_METHODS, IMAGE_METHODS = (
     [m for m in methods() if any(need.noun == noun for need in m.needs)]
-    for noun in ("kernel", "network")
+    for noun in ("kernel", "network", "image")
 )
 N, DIM = 400, 12
 
@@ -316,3 +316,17 @@ def test_network_methods_leave_the_network_as_it_was(method):
     with pytest.raises(InputError) as caught:
         method(net, torch.full_like(x, math.nan))
     check_message(caught.value)
+
+
+@pytest.mark.parametrize("method", IMAGE_METHODS, **by_id)
+def test_image_methods_answer_and_refuse_what_is_no_image(method):
+    picture = sample()[:30, :10].clone()
+    found = method(picture)
+    assert isinstance(found, Estimate)
+    assert same(method(picture.float()), found, 2e-3)
+    holed = picture.clone()
+    holed[3, 4] = math.nan
+    for bad in (picture[0], holed, picture[:0]):
+        with pytest.raises(InputError) as caught:
+            method(bad)
+        check_message(caught.value)

@@ -61,7 +61,7 @@ from lowdim.geometry.ollivier_ricci import (
 from lowdim.geometry.one_dimension_classifier import one_dimension_classifier
 from lowdim.geometry.outlier_dimensions import outlier_dimensions, persistence
 from lowdim.geometry.positional import positional_decomposition, query_key_split
-from lowdim.geometry.ricci_flow import ricci_flow
+from lowdim.geometry.ricci_flow import neighbor_communities, ricci_flow
 from lowdim.geometry.spectral_band_probe import (
     noise_benefit,
     reconstruction_alignment,
@@ -134,6 +134,7 @@ __all__ = [
     "mle_levina_bickel",
     "mom",
     "near_duplicates",
+    "neighbor_communities",
     "neighbor_curvature",
     "noise_benefit",
     "ollivier_ricci",

@@ -26,7 +26,7 @@ from lowdim.errors import InputError, LowdimError
 from lowdim.geometry.token_geometry import Correlation
 from lowdim.io.activations import hidden_states, perplexity
 from lowdim.io.models import Model
-from lowdim.registry import Method, find
+from lowdim.registry import Method, corpora, find, method
 
 ESTIMATORS = (
     "geometry/two-nn",
@@ -80,6 +80,15 @@ class Compression(Estimate):
         return plain
 
 
+@method(
+    "geometry/compression-report",
+    needs=corpora(),
+    paper="Cheng, Kervadec and Baroni 2023",
+    arxiv="2310.13620",
+    cost="one pass of the model over the texts, a search and a spectrum a layer and corpus",
+    invariant=(),
+    deep=True,
+)
 def compression_report(
     model: Model,
     corpora: Mapping[str, Sequence[str]],

@@ -19,6 +19,7 @@ from lowdim.core.points import as_points
 from lowdim.core.random import choice
 from lowdim.errors import InputError
 from lowdim.geometry.magnitude import Magnitude, factor
+from lowdim.registry import image, method
 
 METRICS = {"l1": 1.0, "l2": 2.0}
 
@@ -26,6 +27,15 @@ CHECKED = 200
 """Pixels on which the residual is measured."""
 
 
+@method(
+    "geometry/magnitude-image",
+    needs=image(),
+    paper="Adamer et al. 2023",
+    cost="O(pixels (patch + 2 margin)^4)",
+    oracle="the exact weighting of a small image",
+    invariant=(),
+    deep=True,
+)
 def magnitude_image(
     image: Any,
     *,
@@ -68,10 +78,10 @@ def magnitude_image(
     t needs a wider margin. Weights follow the noise as well: smooth a noisy image first.
     """
     pixels = image if isinstance(image, Tensor) else torch.as_tensor(image)
-    if pixels.ndim not in (2, 3) or metric not in METRICS:
+    if pixels.ndim not in (2, 3) or not pixels.numel() or metric not in METRICS:
         raise InputError(
             f"the image has shape {tuple(pixels.shape)} and metric={metric!r}: give (height, "
-            "width) or (height, width, channels), and l1 or l2"
+            "width) or (height, width, channels) of at least one pixel, and l1 or l2"
         )
     if not (contrast >= 0 and t > 0 and patch >= 1 and margin >= 0):
         raise InputError("contrast and margin must be at least 0, patch at least 1, t above 0")

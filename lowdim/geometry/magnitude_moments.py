@@ -20,6 +20,7 @@ from lowdim.core.memory import plan
 from lowdim.core.points import as_points
 from lowdim.errors import InputError
 from lowdim.geometry.magnitude import factor, rate_of, similarities
+from lowdim.registry import method, points
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,14 @@ class Reduction(Estimate):
     full: float
 
 
+@method(
+    "geometry/magnitude-moments",
+    needs=points(distinct=True),
+    paper="Jimenez et al.: convex hull via magnitude",
+    cost="O(n^3), 24 n^2 bytes",
+    invariant=("permutation", "rotation", "translation", "scale"),
+    deep=True,
+)
 def magnitude_moments(
     x: Any, *, t: float = 1.0, scale: float | None = None, memory: int | float | str | None = None
 ) -> Estimate:
@@ -56,6 +65,11 @@ def magnitude_moments(
     -------
     Estimate
         ``value`` is the magnitude, ``per_point`` the losses.
+
+    Notes
+    -----
+    Trust the order of the losses at one ``t``: at a small one they find the outline, at 1 and above
+    lone points. They do not add up: two points that stand in for each other each cost little.
     """
     inverse, weights = _inverse(x, t, scale, memory)
     loss = weights.square() / inverse.diagonal()

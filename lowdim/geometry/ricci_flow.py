@@ -9,7 +9,7 @@ curvature of the whole graph a step.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -20,7 +20,11 @@ from torch import Tensor
 
 from lowdim.core.estimate import Estimate
 from lowdim.errors import InputError
-from lowdim.geometry.ollivier_ricci import as_graph, ollivier_ricci
+from lowdim.geometry.ollivier_ricci import as_graph, ollivier_ricci, representation_graph
+from lowdim.registry import method, neighbors
+
+if TYPE_CHECKING:
+    from lowdim.core.neighbors import Neighbors
 
 SHORTEST = 1e-9
 """Shortest length of an edge, the mean being one: an edge of curvature 1 would vanish."""
@@ -53,6 +57,44 @@ class RicciFlow(Estimate):
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; what is one number an edge is left out."""
         return {k: v for k, v in super().to_dict().items() if k not in ("edges", "lengths")}
+
+
+@method(
+    "geometry/ricci-flow",
+    needs=neighbors(k=10),
+    paper="Ni et al. 2019",
+    arxiv="1907.03993",
+    cost="a curvature of the neighbour graph a step",
+    oracle="GraphRicciCurvature",
+    invariant=("permutation", "rotation", "translation", "scale"),
+    deep=True,
+)
+def neighbor_communities(
+    neighbors: Neighbors,
+    *,
+    k: int = 10,
+    steps: int = 10,
+    memory: int | float | str | None = None,
+) -> RicciFlow:
+    """Into which groups does the data fall when the bridges between neighbourhoods are cut?
+
+    :func:`ricci_flow` of the graph that joins each point to its ``k`` nearest.
+
+    Parameters
+    ----------
+    neighbors : Neighbors
+        Of distinct points, with at least ``k`` columns.
+    k, steps : int
+        Neighbours joined to each point; steps of the flow.
+    memory : int, float or str, optional
+        Budget for the distances.
+
+    Notes
+    -----
+    Trust the groups where the modularity is well above what one even cloud of the same n gives
+    (try a ball: slices of it have some as well), and when they hold over ``k``.
+    """
+    return ricci_flow(representation_graph(neighbors, k=k), steps=steps, memory=memory)
 
 
 def ricci_flow(

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import lowdim
-from benchmarks.make_calibration import calibrate, simulate
+from benchmarks import dimension_accuracy, dimension_blind
+from benchmarks.make_calibration import calibrate, frames, low_rank, simulate, together
 from lowdim import datasets
 from lowdim.core.neighbors import Neighbors
 from lowdim.errors import InputError
@@ -170,3 +171,68 @@ def test_simulated_sets_are_those_of_their_seed():
     assert one.x.shape != other.x.shape
     assert np.isfinite(one.x).all()
     assert np.linalg.matrix_rank(one.x - one.x.mean(0)) >= min(one.dim, len(one.x) - 1)
+
+
+def test_simulated_spaces_are_what_they_say():
+    """Orthonormal columns and matrices of rank r, with the dimensions of those manifolds."""
+    for d in (1, 3, 6, 15, 40):
+        x, dim = frames(np.random.default_rng(d), 4, d)
+        sizes = [(m, x.shape[1] // m) for m in range(2, x.shape[1]) if x.shape[1] % m == 0]
+        (m, k), *_ = [(m, k) for m, k in sizes if k <= m and m * k - k * (k + 1) // 2 == dim]
+        q = x.reshape(4, m, k)
+        assert np.allclose(q.transpose(0, 2, 1) @ q, np.eye(k))
+        x, dim = low_rank(np.random.default_rng(d), 4, d)
+        known = {
+            (a, r)
+            for a in range(2, x.shape[1])
+            if x.shape[1] % a == 0
+            for r in [np.linalg.matrix_rank(x[0].reshape(a, -1))]
+            if r < min(a, x.shape[1] // a)
+        }
+        assert dim in {r * (a + x.shape[1] // a - r) for a, r in known}
+
+
+def test_parts_of_a_simulation_join_in_the_order_of_their_seeds():
+    rows = {"features": np.arange(12.0).reshape(4, 3), "dim": np.arange(4)}
+    rows |= {"seed": np.arange(4), "shape": np.array([*"abcd"]), "map": np.array([*"efgh"])}
+    more = {"names": np.array(["r"]), "seconds": np.array(2.0)}
+    joined = together([{k: v[i::2] for k, v in rows.items()} | more for i in range(2)])
+    assert all(np.array_equal(joined[k], v) for k, v in rows.items())
+    assert joined["seconds"] == 4
+
+
+@pytest.mark.parametrize("name", dimension_blind.SHAPES)
+def test_blind_shapes_have_their_dimension(name):
+    """The rank of the Jacobian at a random point."""
+    shape = dimension_blind.SHAPES[name]
+    draw = torch.randn if shape.normal else torch.rand
+    at = draw(1, shape.numbers, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    jacobian = torch.autograd.functional.jacobian(shape.at, at)[0, :, 0]  # (ambient, numbers)
+    assert torch.linalg.matrix_rank(jacobian, rtol=1e-9) == shape.dim
+
+
+def test_blind_table_counts_resolved_and_held():
+    cells = [
+        {"shape": "Klein bottle", "dim": 2, "n": n, "value": 2.0, "low": low, "high": high}
+        for n, low, high in ((300, None, None), (1000, 1.5, 2.5), (2500, 2.1, 2.4))
+    ]
+    found = {row.what: row.figure for row in dimension_blind.rows(cells)}
+    assert found["resolved 90% intervals that hold the truth"] == 0.5
+    assert found["Klein bottle, d = 2: share resolved"] == pytest.approx(2 / 3)
+    assert found["torus knot (3, 5), d = 1: share resolved"] == 0
+
+
+def test_accuracy_page_names_what_was_left_out():
+    """All of theirs are slower than no time at all, so each is left out after its first fit."""
+    pytest.importorskip("skdim")
+    roll = BENCHMARK["M7_Roll"]
+    cheap = [m for m in dimension_accuracy.estimators() if m.id.split("/")[1] in ("mle", "mom")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dimension_accuracy, "estimators", lambda: cheap)
+        cells = dimension_accuracy.accuracy([roll], [60, 80], [0.0], 2, 0.0)
+    record = {"accuracy": cells, "coverage": dimension_accuracy.coverage([roll], [250], [0.0], 1)}
+    record |= {"settings": {"repeats": 2}, "command": "this", "date": "2026-01-01T00:00"}
+    page = dimension_accuracy.page(record)
+    assert "left out: mle from n = 60 on" in page
+    assert "; mom from n = 60 on" in page
+    assert "| M7_Roll | 2 |" in page
