@@ -95,6 +95,13 @@ def claims(deep: dict[str, Any], kind: str) -> list[Claim]:
     return found
 
 
+def _above(low: float | None, high: float | None) -> bool | None:
+    """Whether an interval lies above zero or below it; None where it holds zero or is none."""
+    if low is None or high is None or low <= 0 <= high:
+        return None
+    return low > 0
+
+
 def _middle(rows: Sequence[dict[str, Any]], key: str) -> float:
     """Median over layers; the embedding output is none."""
     return median(row[key] for row in rows[1:])
@@ -198,9 +205,9 @@ def _token_peak(rows: Sequence[dict[str, Any]]) -> Found:
     said = (
         f"at the peak {number(control['value'])} {interval(control)} with shuffled words, "
         f"{number(real['value'])} {interval(real)} as written, mean over {real['n']} prompts "
-        "(rule: intervals apart)"
+        "(rule: intervals apart; open where they meet)"
     )
-    return said, control["low"] > real["high"]
+    return said, _above(control["low"] - real["high"], control["high"] - real["low"])
 
 
 def _loss(rows: Sequence[dict[str, Any]]) -> Found:
@@ -213,25 +220,26 @@ def _loss(rows: Sequence[dict[str, Any]]) -> Found:
     said = (
         f"correlation {found['value']:+.2f} {interval(found)} over {found['n']} prompts where the "
         f"dimension peaks, {peak['name']}; its interval lies above zero in {above} of {len(known)} "
-        "layers (rule: at the peak)"
+        "layers (rule: at the peak; open where it holds zero)"
     )
-    return said, (found.get("low") or 0) > 0
+    return said, _above(found.get("low"), found.get("high"))
 
 
 def _compression(found: dict[str, Any]) -> Found:
-    said, good = [], []
+    said, verdicts = [], []
     for id, c in found["correlation"].items():
         control = found["control"][id]
         if c is None:
             continue
         by_chance = number(control["value"]) if control else "none"
         said.append(f"{label(id)} {c['value']:+.2f} {interval(c)} (control {by_chance})")
-        if c["low"] > 0 and (control is None or c["value"] > control["value"]):
-            good.append(label(id))
+        beyond = control is None or abs(c["value"]) > abs(control["value"])
+        verdicts.append(_above(c.get("low"), c.get("high")) if beyond else None)
     if not said:
         return "no estimator varies over these corpora", None
     over = f"rank correlation with bits per token over {found['n']} corpora: {'; '.join(said)}"
-    return f"{over} (rule: some interval above zero, and the control below)", bool(good)
+    rule = "rule: some interval above zero and the control nearer to it; open where all hold zero"
+    return f"{over} ({rule})", True if True in verdicts else False if False in verdicts else None
 
 
 def _bounds(local: dict[str, Any], profile: dict[str, Any]) -> Found:

@@ -229,10 +229,10 @@ def test_accuracy_page_names_what_was_left_out():
     cheap = [m for m in dimension_accuracy.estimators() if m.id.split("/")[1] in ("mle", "mom")]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dimension_accuracy, "estimators", lambda: cheap)
-        cells = dimension_accuracy.accuracy([roll], [60, 80], [0.0], 2, 0.0)
+        cells = dimension_accuracy.accuracy([roll], [110, 120], [0.0], 2, 0.0)
     record = {"accuracy": cells, "coverage": dimension_accuracy.coverage([roll], [250], [0.0], 1)}
     record |= {"settings": {"repeats": 2}, "command": "this", "date": "2026-01-01T00:00"}
     page = dimension_accuracy.page(record)
-    assert "left out: mle from n = 60 on" in page
-    assert "; mom from n = 60 on" in page
+    assert "left out: mle from n = 110 on" in page
+    assert "; mom from n = 110 on" in page
     assert "| M7_Roll | 2 |" in page
