@@ -17,6 +17,7 @@ NAMES = (
     "scan",
     "curvature",
     "magnitude",
+    "scale",
 )
 
 if __name__ == "__main__":

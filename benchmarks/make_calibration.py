@@ -270,19 +270,25 @@ def fit(terms: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return location, ridge(terms, np.log(error + 0.02), 10 * RIDGE)
 
 
-def left_out_scores(terms: np.ndarray, y: np.ndarray, families: list[np.ndarray]) -> np.ndarray:
+def left_out_scores(
+    terms: np.ndarray, y: np.ndarray, families: list[np.ndarray]
+) -> dict[str, np.ndarray]:
     """|error| / spread on each shape, then on each map, when it was not there to be fitted."""
-    scores = []
+    scores = {}
     for labels in families:
         for family in np.unique(labels):
             out = labels == family
             location, spread = fit(terms[~out], y[~out])
-            scores.append(np.abs(y[out] - terms[out] @ location) / np.exp(terms[out] @ spread))
-    return np.concatenate(scores)
+            error = np.abs(y[out] - terms[out] @ location)
+            scores[str(family)] = error / np.exp(terms[out] @ spread)
+    return scores
 
 
 def calibrate(features: np.ndarray, drawn: list[tuple[int, str, str]]) -> dict[str, Any]:
-    """Everything that is stored, from (m, p) log-readings and (dimension, shape, map)."""
+    """What is stored, from (m, p) log-readings and (dimension, shape, map).
+
+    ``held`` is the share of each left-out family within its intervals at 90%.
+    """
     y = np.log([d for d, _, _ in drawn])
     mean, scale = features.mean(0), features.std(0)
     z = (features - mean) / scale
@@ -290,6 +296,8 @@ def calibrate(features: np.ndarray, drawn: list[tuple[int, str, str]]) -> dict[s
     location, spread = fit(terms, y)
     families = [np.array([row[i] for row in drawn]) for i in (1, 2)]
     scores = left_out_scores(terms, y, families)
+    quantiles = np.quantile(np.concatenate(list(scores.values())), LEVELS)
+    at_90 = quantiles[LEVELS.index(0.9)]
     precision = np.linalg.inv(z.T @ z / len(z) + 1e-3 * np.eye(z.shape[1]))
     distance = np.sqrt(np.einsum("mp,pq,mq->m", z, precision, z))
     return {
@@ -300,7 +308,8 @@ def calibrate(features: np.ndarray, drawn: list[tuple[int, str, str]]) -> dict[s
         "precision": precision,
         "farthest": float(np.quantile(distance, 0.95)),  # beyond, too few are there to learn from
         "levels": LEVELS,
-        "scores": np.quantile(scores, LEVELS),
+        "scores": quantiles,
+        "held": {family: round(float((s <= at_90).mean()), 3) for family, s in scores.items()},
     }
 
 
@@ -372,7 +381,9 @@ def main() -> None:
         "numpy": np.__version__,
     }
     drawn = list(zip(kept["dim"].tolist(), kept["shape"], kept["map"], strict=True))
-    stored = {"made": made, "names": kept["names"].tolist()} | calibrate(kept["features"], drawn)
+    fitted = calibrate(kept["features"], drawn)
+    made["held at 90% when left out"] = fitted.pop("held")
+    stored = {"made": made, "names": kept["names"].tolist()} | fitted
     args.out.write_text(json.dumps({k: rounded(v) for k, v in stored.items()}) + "\n")
 
 

@@ -20,12 +20,13 @@ import torch
 from torch import Tensor
 
 from lowdim.core.decompose import Energies, gram_side, leading, of_psd, points_operator, svd
-from lowdim.core.engine import Engine, LocalEngine
+from lowdim.core.engine import Engine, LocalEngine, open_engine
 from lowdim.core.estimate import format_number, to_json
 from lowdim.core.linalg import Operator, lanczos, trace
 from lowdim.core.memory import plan
 from lowdim.core.moments import Moments
 from lowdim.core.points import as_points
+from lowdim.core.shards import is_source, shards
 from lowdim.errors import InputError
 
 METHODS = ("exact", "randomized", "lanczos")
@@ -79,7 +80,7 @@ class Spectrum:
         rank: int | None = None,
         memory: int | float | str | None = None,
         seed: int = 0,
-        engine: Engine | None = None,
+        engine: Engine | str | None = None,
     ) -> Spectrum:
         """How is the spread of these points shared out among directions?
 
@@ -102,8 +103,9 @@ class Spectrum:
             Budget for the call beyond ``x`` itself.
         seed : int
             Of the approximate methods.
-        engine : Engine, optional
-            Where the chunks of the second moment are summed.
+        engine : Engine, str or None
+            Where the second moment is summed, see :func:`lowdim.core.engine.open_engine`; the
+            workers of a cluster open a file themselves.
 
         Raises
         ------
@@ -136,8 +138,11 @@ class Spectrum:
             "the second moment", rows=n, bytes_per_row=24 * d, fixed=40 * d * d, memory=memory
         )
         start = partial(Moments, d, unit=unit, device=None if source else x.device)
-        chunks = x.chunks(memory) if source else x.split(block)
-        moments = (engine or LocalEngine()).reduce(start, chunks)
+        where = open_engine(engine)
+        parts: Any = x.chunks(memory) if source else x.split(block)
+        if is_source(x) and not isinstance(where, LocalEngine):
+            parts = shards(x)
+        moments = where.reduce(start, parts)
         return cls.of_moments(moments, center=center, vectors=vectors)
 
     @classmethod

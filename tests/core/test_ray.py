@@ -106,6 +106,12 @@ def test_moments_and_spectrum_are_the_same(cluster, folder):
     assert torch.equal(again.scatter, there.scatter)  # merged in order, whoever was first
 
 
+def test_a_spectrum_is_made_by_name_of_the_engine(cluster, folder):
+    source = open_points(folder)
+    there = lowdim.Spectrum.of_points(source, engine="ray")
+    assert torch.allclose(there.values, lowdim.Spectrum.of_points(X).values, rtol=1e-9)
+
+
 def test_neighbours_are_bit_equal(cluster, folder):
     whole = Neighbors.of_points(X, 7, method="exact")
     for points in (open_points(folder), X):
