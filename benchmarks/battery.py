@@ -19,11 +19,12 @@ def main() -> None:
     import skdim
 
     import lowdim
+    from lowdim.battery import fits_points
     from lowdim.registry import methods
 
     warnings.filterwarnings("ignore")
     x = np.unique(np.asarray(minilm_embeddings(args.n), dtype=np.float32), axis=0)
-    everything = [m.id for m in methods("geometry")] + [m.id for m in methods("diversity")]
+    everything = [m.id for m in methods() if fits_points(m) and not m.deep]
     times = interleaved(
         {
             "all": lambda: lowdim.measure(x, *everything),

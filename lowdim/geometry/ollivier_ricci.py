@@ -39,8 +39,11 @@ if TYPE_CHECKING:
 
 CPU = torch.device("cpu")
 
-EDGES = 256
+EDGES = 1024
 """Transport problems that a core takes at once."""
+
+SEARCHES = 32
+"""Nodes whose shortest paths are searched to one common limit."""
 
 MOST_STEPS, OPTIMAL = 10**6, 1
 
@@ -249,21 +252,35 @@ def _edge_curvature(
     memory: int | float | str | None,
 ) -> NDArray[np.float64]:
     walk = _walk(graph, alpha, power)
-    reach = np.maximum.reduceat(
-        np.append(graph.data, 0.0), np.minimum(graph.indptr[:-1], len(graph.data))
-    )  # (n,) longest edge of each node
+    reach = _row_max(graph, graph.data)  # longest edge of each node
     lengths = np.asarray(graph[x, y]).reshape(-1)
+    place = np.empty(graph.shape[0], np.int64)
     curvature = np.empty(len(x))
     for edges, sources in _blocks(graph, x, y, memory):
-        # from a neighbour of x through x and y to a neighbour of y: no two are further apart
-        limit = (reach[x[edges]] + lengths[edges] + reach[y[edges]]).max() * (1 + 1e-9)
-        far = dijkstra(graph, indices=sources, limit=limit)  # (s, n)
-        place = np.full(graph.shape[0], -1)
+        # from u through its neighbour x and over the edge to a neighbour of y: none is further
+        beyond = np.full(graph.shape[0], -np.inf)
+        np.maximum.at(beyond, x[edges], lengths[edges] + reach[y[edges]])
+        limit = np.maximum(_row_max(graph, graph.data + beyond[graph.indices]), beyond)
+        sources = sources[limit[sources].argsort()]  # one long edge makes few searches long
+        far = np.empty((len(sources), graph.shape[0]))
+        for start in range(0, len(sources), SEARCHES):
+            some = sources[start : start + SEARCHES]
+            far[start : start + SEARCHES] = dijkstra(
+                graph, indices=some, limit=limit[some[-1]] * (1 + 1e-9)
+            )
         place[sources] = np.arange(len(sources))
         apart = far[place[x[edges]], y[edges]]
         excess = (walk[x[edges]] - walk[y[edges]]).tocsr()
         curvature[edges] = 1 - _w1(excess, far, place) / apart
     return curvature
+
+
+def _row_max(graph: sp.csr_array, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n,) largest of the values at each node's edges; minus infinity for a node without."""
+    found = np.full(graph.shape[0], -np.inf)
+    some = np.diff(graph.indptr) > 0
+    found[some] = np.maximum.reduceat(values, graph.indptr[:-1][some])
+    return found
 
 
 def _walk(graph: sp.csr_array, alpha: float, power: float) -> sp.csr_array:
