@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -67,8 +68,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--n", type=int, default=20_000)
     parser.add_argument("--dims", type=int, nargs="+", default=[10, 50, 384])
-    parser.add_argument("--cap", type=float, default=60, help="seconds one run of a peer may take")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--cap", type=float, default=5, help="seconds one run of a peer may take")
+    parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--only", nargs="+", help="short names of the methods to run")
     args = parser.parse_args()
     import skdim
@@ -96,6 +97,7 @@ def main() -> None:
             if k:
                 contenders["search"] = partial(lowdim.Neighbors.of_points, part, k)
             times = interleaved(contenders, args.repeats, warm_up=False)
+            print(name, d, n, file=sys.stderr, flush=True)
             ratios.append(times.ratio("ours", "theirs"))
             label = f"{name}, {n:,} x {d}" + ("" if n == args.n else f" (of {args.n:,})")
             rows.append(Row(f"{label}: ours over skdim's", ratios[-1], "x", "<= 1"))
