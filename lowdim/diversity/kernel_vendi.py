@@ -152,6 +152,7 @@ def _bounds(factor: Tensor, missing: float, q: float) -> tuple[float, float, flo
         Spectrum(values=p, total=float(p.sum()), shape=(n, n)).effective_rank(q)
         for p in (uneven, known / known.sum(), _even(known, missing, n))
     )
+    low, high = min(low, high), max(low, high)  # equal but for rounding once nothing is missing
     return low, min(max(value, low), high), high
 
 
