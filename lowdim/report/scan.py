@@ -110,7 +110,7 @@ def scan(
 
     Notes
     -----
-    On the default input 26 s and 1 GiB on two cores (``python -m benchmarks.scan``). The pieces of
+    On the default input 30 s and 1 GiB on two cores (``python -m benchmarks.scan``). The pieces of
     an ordinary scan serve a deep one too: stop one, and resume it with the other.
     """
     start = time.perf_counter()
