@@ -294,7 +294,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--n", type=int, nargs="+", default=[500, 2000])
     parser.add_argument("--noise", type=float, nargs="+", default=[0.0, 0.05])
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--limit", type=float, default=1.0, help="seconds a fit of theirs may take")
     parser.add_argument("--quick", action="store_true", help="n = 250 once; writes nothing")
     parser.add_argument("--page", action="store_true", help="from the newest run")

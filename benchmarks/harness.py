@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import statistics
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -115,7 +116,7 @@ def report(name: str, rows: list[Row], **settings: Any) -> None:
     record = {
         "name": name,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": f"python -m benchmarks.{name}",
+        "command": " ".join(["python -m", f"benchmarks.{name}", *sys.argv[1:]]),
         "environment": environment(),
         "settings": settings,
         "rows": [asdict(row) | {"met": row.met} for row in rows],

@@ -203,9 +203,10 @@ def _encode(module: nn.Module, x: Tensor, memory: int | float | str | None) -> T
     """(n, width) float64 encodings, a block of rows at a time."""
     device, dtype = place_of(module, x)
     state = state_in(module, dtype)
-    encode: Callable[[Tensor], Tensor] = lambda rows: first_tensor(  # noqa: E731
-        functional_call(module, state, (rows.to(device, dtype),))
-    ).flatten(1)
+
+    def encode(rows: Tensor) -> Tensor:
+        return first_tensor(functional_call(module, state, (rows.to(device, dtype),))).flatten(1)
+
     with at_rest(module):
         width = encode(x[:1]).shape[1] + x[0].numel()
         block = plan(
