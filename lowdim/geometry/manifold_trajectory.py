@@ -11,7 +11,7 @@ Cost: one forward pass a level (a gradient a step and level for adversarial copi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 

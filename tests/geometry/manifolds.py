@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from scipy.spatial import cKDTree
 
+from lowdim import datasets
 from lowdim.core.neighbors import Neighbors
 
 
@@ -40,3 +42,17 @@ def coverage(found, truth):
     hits = np.mean([e.low <= truth <= e.high for e in found])
     claimed = np.mean([e.standard_error for e in found])
     return hits, claimed / np.std([e.value for e in found], ddof=1)
+
+
+def known(affine):
+    """For a test of ``(x, d)``: points of known dimension, the affine ones of ``affine``."""
+    return pytest.mark.parametrize(
+        ("x", "d"),
+        [
+            (datasets.affine(1500, affine, 20), affine),
+            (datasets.sphere(1500, 2, 10), 2),
+            (datasets.flat_torus(1500, 2, 12), 2),
+            (datasets.swiss_roll(1500), 2),
+        ],
+        ids=["affine", "sphere", "torus", "swiss roll"],
+    )

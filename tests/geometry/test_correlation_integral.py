@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from lowdim import datasets
 from lowdim.core.neighbors import Neighbors
 from lowdim.errors import InputError
 from lowdim.geometry import correlation_integral
-from tests.geometry.manifolds import coverage, cube, flat_torus, normal
+from tests.geometry.manifolds import coverage, cube, flat_torus, known, normal
 
 
 def of(x, k=32, **options):
@@ -61,16 +60,7 @@ def test_interval_holds_its_mean_where_density_varies():
     assert 0.75 < claimed < 1.4
 
 
-@pytest.mark.parametrize(
-    ("x", "d"),
-    [
-        (datasets.affine(1500, 2, 20), 2),
-        (datasets.sphere(1500, 2, 10), 2),
-        (datasets.flat_torus(1500, 2, 12), 2),
-        (datasets.swiss_roll(1500), 2),
-    ],
-    ids=["affine", "sphere", "torus", "swiss roll"],
-)
+@known(affine=2)
 def test_finds_known_dimensions(x, d):
     assert of(x).value == pytest.approx(d, rel=0.1)
 

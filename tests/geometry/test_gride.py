@@ -9,12 +9,11 @@ import pytest
 import torch
 from scipy import optimize, special
 
-from lowdim import datasets
 from lowdim.core.neighbors import Neighbors
 from lowdim.errors import InputError
 from lowdim.geometry import gride
 from lowdim.geometry.gride import of_ratios, solve
-from tests.geometry.manifolds import coverage, cube, flat_torus, normal
+from tests.geometry.manifolds import coverage, cube, flat_torus, known, normal
 
 PEERS = Path(__file__).parents[2] / ".peers" / "bin" / "python"
 
@@ -117,16 +116,7 @@ def test_intervals_hold_the_truth_at_every_scale_and_at_the_one_read(d, n):
         assert 0.7 < claimed < 1.6
 
 
-@pytest.mark.parametrize(
-    ("x", "d"),
-    [
-        (datasets.affine(1500, 3, 20), 3),
-        (datasets.sphere(1500, 2, 10), 2),
-        (datasets.flat_torus(1500, 2, 12), 2),
-        (datasets.swiss_roll(1500), 2),
-    ],
-    ids=["affine", "sphere", "torus", "swiss roll"],
-)
+@known(affine=3)
 def test_finds_known_dimensions(x, d):
     assert of(x).value == pytest.approx(d, rel=0.1)
 

@@ -5,11 +5,10 @@ import pytest
 import torch
 from scipy import optimize
 
-from lowdim import datasets
 from lowdim.core.neighbors import Neighbors
 from lowdim.errors import InputError
 from lowdim.geometry import mind_ml, two_nn
-from tests.geometry.manifolds import coverage, cube, flat_torus, normal
+from tests.geometry.manifolds import coverage, cube, flat_torus, known, normal
 
 
 def log_likelihood(d, rho, k):
@@ -60,16 +59,7 @@ def test_intervals_hold_the_truth_where_there_is_no_bias(d):
     assert all(e.whole == d for e in found)
 
 
-@pytest.mark.parametrize(
-    ("x", "d"),
-    [
-        (datasets.affine(1500, 3, 20), 3),
-        (datasets.sphere(1500, 2, 10), 2),
-        (datasets.flat_torus(1500, 2, 12), 2),
-        (datasets.swiss_roll(1500), 2),
-    ],
-    ids=["affine", "sphere", "torus", "swiss roll"],
-)
+@known(affine=3)
 def test_finds_known_dimensions(x, d):
     found = mind_ml(Neighbors.of_points(x, 21))
     assert found.value == pytest.approx(d, rel=0.1)

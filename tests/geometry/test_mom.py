@@ -3,11 +3,10 @@
 import pytest
 import torch
 
-from lowdim import datasets
 from lowdim.core.neighbors import Neighbors
 from lowdim.errors import InputError
 from lowdim.geometry import mom
-from tests.geometry.manifolds import coverage, cube, flat_torus, normal
+from tests.geometry.manifolds import coverage, cube, flat_torus, known, normal
 
 
 @pytest.mark.parametrize(("n", "d", "k"), [(300, 2, 20), (400, 12, 50)])
@@ -35,16 +34,7 @@ def test_intervals_hold_the_truth_where_there_is_no_bias(d):
     assert 0.8 < claimed < 1.6
 
 
-@pytest.mark.parametrize(
-    ("x", "d"),
-    [
-        (datasets.affine(1500, 3, 20), 3),
-        (datasets.sphere(1500, 2, 10), 2),
-        (datasets.flat_torus(1500, 2, 12), 2),
-        (datasets.swiss_roll(1500), 2),
-    ],
-    ids=["affine", "sphere", "torus", "swiss roll"],
-)
+@known(affine=3)
 def test_finds_known_dimensions(x, d):
     assert mom(Neighbors.of_points(x, 20)).value == pytest.approx(d, rel=0.1)
 
