@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from lowdim.core.pieces import Pieces
 from lowdim.core.progress import Progress
 from lowdim.core.shards import Source, as_source
 from lowdim.errors import InputError, MemoryBudgetError
-from lowdim.io.points import PointSource, open_points
+from lowdim.io.points import open_points
 from lowdim.io.write import atomic_write, check_writable
 from lowdim.nouns import NOUNS, Shared, k_of, merges_duplicates
 from lowdim.registry import Method, find, methods
@@ -97,7 +96,7 @@ def measure(
     source: Source = open_points(x) if isinstance(x, (str, Path)) else as_source(x)
     folder = check_writable(out) if out is not None else None
     key = {
-        "points": _stamp(source) if folder is not None else None,
+        "points": shards.stamp(source) if folder is not None else None,
         "rows": shards.ROWS,
         "reference": reference,
         "seed": seed,
@@ -133,16 +132,6 @@ def measure(
         write_scores(shared, estimates, folder)
         atomic_write(folder / "measure.json", json.dumps(found.to_dict(), indent=1))
     return found
-
-
-def _stamp(source: Source) -> str:
-    """Changes when the points do."""
-    if isinstance(source, PointSource):
-        return f"{source.path.resolve()} {source.column} {source.start} {source.n} {source.stamp}"
-    digest = hashlib.sha256(f"{source.n} {source.dim} {source.dtype}".encode())
-    for chunk in source.chunks():
-        digest.update(chunk.numpy(force=True).tobytes())
-    return digest.hexdigest()
 
 
 def fits_points(chosen: Method) -> bool:

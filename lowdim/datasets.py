@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -119,6 +121,103 @@ def swiss_roll(
     height = 21 * _uniform(n, 1, generator)
     x = torch.cat((angle * angle.cos(), height, angle * angle.sin()), 1)
     return _place(x, ambient, generator, dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class PlantedStrata:
+    """Points on pieces that are known.
+
+    Attributes
+    ----------
+    points : Tensor
+        (n, ambient), in random order.
+    labels : Tensor
+        (n,) the piece of each point; -1 for an outlier on none.
+    bases : tuple of Tensor
+        K of (ambient, dim) orthonormal columns.
+    centers : Tensor
+        (K, ambient) a point of each piece.
+    noise : float
+        Standard deviation of the noise in each coordinate.
+    """
+
+    points: Tensor
+    labels: Tensor
+    bases: tuple[Tensor, ...]
+    centers: Tensor
+    noise: float
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """Dimension of each piece."""
+        return tuple(basis.shape[1] for basis in self.bases)
+
+
+def strata(
+    n: int,
+    dims: Sequence[int] = (2, 5, 9, 14),
+    ambient: int = 64,
+    *,
+    noise: float = 0.0,
+    separation: float = 0.0,
+    shared: int = 0,
+    balance: float = 1.0,
+    outliers: float = 0.0,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float64,
+) -> PlantedStrata:
+    """Points on K flat pieces of different dimension in general position.
+
+    Parameters
+    ----------
+    n : int
+        Points of all pieces and outliers together.
+    dims : sequence of int
+        Dimension of each piece. A point is standard normal along its piece, scaled so that all
+        pieces have mean squared radius 1: neither length nor spread tells the pieces apart.
+    ambient : int
+        Columns.
+    noise : float
+        Standard deviation of the noise of a whole point: noise / sqrt(ambient) a coordinate.
+    separation : float
+        Distance of each piece's centre from the origin, in a random direction; at 0 the pieces
+        are linear and meet in the origin.
+    shared : int
+        Directions that all pieces have in common (at most the smallest dimension): they then meet
+        in a subspace of this dimension.
+    balance : float
+        Size of the smallest piece over that of the largest; sizes are geometric between.
+    outliers : float
+        Share of points that lie on no piece: normal in all columns, of mean squared radius 1.
+    """
+    generator = _generator(seed)
+    if not dims or min(dims) < 1 or max(dims) > ambient or not 0 <= shared <= min(dims):
+        raise InputError(f"dims={tuple(dims)}, shared={shared}: do not fit {ambient} columns")
+    if not 0 < balance <= 1 or not 0 <= outliers < 1:
+        raise InputError(f"balance={balance}, outliers={outliers}: give shares, balance above 0")
+    k, strays = len(dims), round(outliers * n)
+    share = balance ** (torch.arange(k, dtype=torch.float64) / max(k - 1, 1))
+    ends = ((n - strays) * (share / share.sum()).cumsum(0)).round().long().tolist()
+    common = _normal(ambient, shared, generator)
+    points, labels, bases, centers = [], [], [], []
+    for i, dim in enumerate(dims):
+        size = ends[i] - (ends[i - 1] if i else 0)
+        directions = torch.cat([common, _normal(ambient, dim - shared, generator)], 1)
+        basis = torch.linalg.qr(directions).Q  # (ambient, dim), the common ones first
+        center = separation * torch.nn.functional.normalize(_normal(1, ambient, generator))
+        z = _normal(size, dim, generator) / math.sqrt(dim)
+        points.append(z @ basis.T + center)  # (size, dim) @ (dim, ambient)
+        labels.append(torch.full((size,), i))
+        bases.append(basis)
+        centers.append(center)
+    points.append(_normal(strays, ambient, generator) / math.sqrt(ambient))
+    labels.append(torch.full((strays,), -1))
+    sd = noise / math.sqrt(ambient)
+    x = torch.cat(points) + sd * _normal(n, ambient, generator)
+    order = torch.randperm(n, generator=generator)
+    return PlantedStrata(
+        x[order].to(dtype), torch.cat(labels)[order], tuple(bases), torch.cat(centers), sd
+    )
 
 
 def _generator(seed: int) -> torch.Generator:

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from lowdim.errors import InputError
 
-ROOMS = ("geometry", "diversity", "spectra", "compare")
+ROOMS = ("geometry", "diversity", "spectra", "compare", "structure")
 """Rooms whose modules register methods when they are imported."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -105,6 +105,16 @@ def corpora() -> Need:
 def kernel() -> Need:
     """(n, n) similarities or distances, symmetric."""
     return Need("kernel")
+
+
+def pieces() -> Need:
+    """Points, cut into pieces by the estimator that is registered: a class, made by keywords."""
+    return Need("pieces")
+
+
+def reduction() -> Need:
+    """Points, brought to fewer columns by the estimator that is registered: a class."""
+    return Need("reduction")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ finished pieces stay good when any of them changes.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -176,6 +177,17 @@ def is_source(x: Any) -> bool:
 def as_source(x: Any, name: str = "x") -> Source:
     """A source as it is, anything else as a checked tensor."""
     return x if is_source(x) else Held(as_points(x, name=name))
+
+
+def stamp(source: Source) -> str:
+    """Changes when the points do: of a file its name, size and time, else a hash of all numbers."""
+    if (written := getattr(source, "stamp", None)) is not None:
+        path, column = source.path.resolve(), source.column  # type: ignore[attr-defined]
+        return f"{path} {column} {source.start} {source.n} {written}"
+    digest = hashlib.sha256(f"{source.n} {source.dim} {source.dtype}".encode())
+    for chunk in source.chunks():
+        digest.update(chunk.numpy(force=True).tobytes())
+    return digest.hexdigest()
 
 
 def shards(source: Source, rows: int | None = None) -> list[Source]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lowdim.core.points import as_points
+from lowdim.core.spectrum import Spectrum
 from lowdim.core.subspace import Subspace
 from lowdim.errors import InputError
 
@@ -42,6 +43,52 @@ class Strata:
         if bool(bad.any()):
             row = int(bad.nonzero()[0])
             raise InputError(f"weights row {row} is not a set of shares: at least 0, sum to 1")
+
+    @classmethod
+    def of_labels(
+        cls,
+        x: Any,
+        labels: Any,
+        *,
+        rank: int | Callable[[Spectrum], int],
+        n_pieces: int | None = None,
+        center: bool = True,
+    ) -> Strata:
+        """One principal subspace for the points of each label.
+
+        Parameters
+        ----------
+        x : array-like
+            (n, d) points.
+        labels : array-like
+            (n,) integers 0, 1, ..., K - 1.
+        rank : int or callable
+            The dimension of a piece, or what gives it from the `Spectrum` of its points; cut to
+            what a piece of few points has.
+        n_pieces : int, optional
+            K; by default one more than the largest label. A piece without points is the mean
+            of all, a single point.
+        center : bool
+            False for subspaces through the origin.
+        """
+        x, labels = as_points(x), torch.as_tensor(labels)
+        if labels.shape != (len(x),) or labels.is_floating_point() or bool((labels < 0).any()):
+            raise InputError(f"labels: give {len(x)} integers from 0, one a point")
+        k = int(labels.max()) + 1 if n_pieces is None else n_pieces
+        if int(labels.max()) >= k:
+            raise InputError(f"labels reach {int(labels.max())}: n_pieces={k} is too few")
+        pieces = []
+        for i in range(k):
+            points = x[labels == i]
+            if not len(points):
+                middle = x.mean(0) if center else x.new_zeros(x.shape[1])
+                pieces.append(Subspace(x.new_zeros(x.shape[1], 0), middle))
+                continue
+            spectrum = Spectrum.of_points(points, center=center, vectors=True)
+            wanted = rank if isinstance(rank, int) else rank(spectrum)
+            wanted = min(wanted, len(spectrum.values))
+            pieces.append(Subspace.of_spectrum(spectrum, rank=wanted).to(x.dtype))
+        return cls(tuple(pieces), torch.nn.functional.one_hot(labels, k).to(x.dtype))
 
     @property
     def labels(self) -> Tensor:
