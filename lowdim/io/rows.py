@@ -35,9 +35,9 @@ class Rows(ABC):
         """Rows ``start`` to ``stop`` (the end) in order, at most ``rows`` at a time."""
 
     def take(self, rows: np.ndarray) -> Block:
-        """The rows with these ascending numbers; here by streaming past all the others."""
-        kept, start = [], 0
-        for block in self.blocks(max(1, 2**21 // self.shape[1])):
+        """The rows with these ascending numbers; here by streaming from the first to the last."""
+        kept, start = [], int(rows[0])
+        for block in self.blocks(max(1, 2**21 // self.shape[1]), start, int(rows[-1]) + 1):
             first, last = np.searchsorted(rows, (start, start + len(block)))
             kept.append(np.asarray(block)[rows[first:last] - start])
             start += len(block)

@@ -327,3 +327,19 @@ def test_label_errors(tmp_path):
     np.save(tmp_path / "l.npy", np.ones((3, 2)))
     with pytest.raises(InputError, match="2 columns"):
         read_labels(tmp_path / "l.npy", 3)
+
+
+def test_rows_of_a_shard_are_looked_for_in_that_shard_alone(tmp_path, monkeypatch):
+    x = torch.arange(4000.0).reshape(1000, 4)
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(x.numpy().ravel()), 4)
+    pq.write_table(pa.table({"x": lists}), tmp_path / "x.parquet", row_group_size=100)
+    source = open_points(tmp_path / "x.parquet")
+    asked, batches = [], type(source.rows).batches
+
+    def watched(self, rows, start, stop):
+        asked.append((start, stop))
+        return batches(self, rows, start, stop)
+
+    monkeypatch.setattr(type(source.rows), "batches", watched)
+    assert torch.equal(source.slice(500, 700).take([3, 120]), x[[503, 620]])
+    assert asked == [(503, 621)]
