@@ -1,6 +1,7 @@
 """Measure the low-dimensional structure of a neural network, and put it to use.
 
-Four nouns (`Spectrum`, `Neighbors`, `Subspace`, `Strata`) and a few verbs (`scan`, `measure`).
+Four nouns (`Spectrum`, `Neighbors`, `Subspace`, `Strata`) and a few verbs (`scan`, `strata`,
+`measure`).
 Names are imported when first used, so ``import lowdim`` does not import torch.
 """
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from lowdim.report.diff import diff
     from lowdim.report.document import Report, load_scan
     from lowdim.report.scan import scan
+    from lowdim.report.strata import strata
+    from lowdim.report.strata_document import StrataReport
 
 _HOME = {
     "Spectrum": "core.spectrum",
@@ -34,7 +37,9 @@ _HOME = {
     "method": "registry",
     "methods": "registry",
     "scan": "report.scan",
+    "strata": "report.strata",
     "diff": "report.diff",
+    "StrataReport": "report.strata_document",
     "Report": "report.document",
     "load_scan": "report.document",
 }
@@ -46,6 +51,7 @@ __all__ = [
     "Report",
     "Spectrum",
     "Strata",
+    "StrataReport",
     "Subspace",
     "diff",
     "load_scan",
@@ -53,6 +59,7 @@ __all__ = [
     "method",
     "methods",
     "scan",
+    "strata",
 ]
 
 

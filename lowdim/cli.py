@@ -86,6 +86,73 @@ def scan(
 
 
 @app.command()
+def strata(
+    what: Annotated[
+        Path | None, typer.Argument(help="Points or a model folder; the bundled default")
+    ] = None,
+    text: Annotated[
+        Path | None,
+        typer.Option("--text", "--texts", help="Text to run a model on, or one a point"),
+    ] = None,
+    labels: Annotated[Path | None, typer.Option(help="One label a row")] = None,
+    pieces: Annotated[str, typer.Option(help="How many pieces, or auto")] = "auto",
+    method: Annotated[
+        str, typer.Option(help="A finder of pieces: lowdim methods --room structure")
+    ] = "subspaces",
+    layer: Annotated[
+        int | None,
+        typer.Option(help="Layer of a model, -1 the last; by default its own embedding"),
+    ] = None,
+    dims: Annotated[
+        int, typer.Option(help="Principal directions to look for pieces in; 0 for all columns")
+    ] = 64,
+    out: Annotated[
+        Path, typer.Option(help="Folder for report.html, strata.json, assignments.parquet, strata/")
+    ] = Path("lowdim-strata"),
+    max_points: Annotated[
+        int, typer.Option(help="Measure more rows than this on a sample")
+    ] = 20_000,
+    resume: Annotated[bool, typer.Option(help="Continue a stopped run")] = False,
+    memory: Memory = None,
+    seed: Seed = 0,
+) -> None:
+    """Which parts of my embedding space are really different places?
+
+    Writes a page, strata.json, the piece of every row and the pieces themselves. Without arguments:
+    all-MiniLM-L6-v2 on 2,000 WordNet glosses of eight fields.
+    """
+    from lowdim.core.interrupt import interruptible
+    from lowdim.core.progress import bars
+    from lowdim.report.strata import strata as run
+
+    for module in ("jinja2", "plotly"):
+        require(module, "report")
+    try:
+        with interruptible(), bars() as progress:
+            report = run(
+                what,
+                text=text,
+                labels=labels,
+                pieces=int(pieces) if pieces.isdecimal() else pieces,
+                method=method,
+                layer=layer,
+                dims=dims,
+                max_points=max_points,
+                out=out,
+                resume=resume,
+                memory=memory,
+                seed=seed,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        print(f"stopped: finished parts are in {out}, continue with --resume", file=sys.stderr)
+        raise SystemExit(130) from None
+    page = report.save(out)
+    _print(report)
+    print(page)
+
+
+@app.command()
 def measure(
     points: Annotated[Path, typer.Argument(help="Points: .npy .npz .parquet .csv .safetensors …")],
     names: Annotated[

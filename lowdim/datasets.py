@@ -12,12 +12,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from lowdim.core.points import as_points
 from lowdim.errors import InputError, MissingExtraError
 from lowdim.io.text import Texts, read_texts
+from lowdim.mnist_nd import clustering_vs_dimension, digits_nd, mnist_nd  # noqa: F401
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -218,6 +221,38 @@ def strata(
     return PlantedStrata(
         x[order].to(dtype), torch.cat(labels)[order], tuple(bases), torch.cat(centers), sd
     )
+
+
+def phase_shuffled(x: Any, *, seed: int = 0) -> Tensor:
+    """A single smooth piece with exactly the mean and covariance of (n, d) points.
+
+    The rows are put in random order, each column is taken for a signal along them, and the phases
+    of its Fourier transform are shifted at random, by the same amount in every column (Prichard
+    and Theiler 1994). Every new row is then a sum of all old ones with random weights, close to
+    normal; pieces, clusters and curvature are gone, the spectrum is not.
+
+    Parameters
+    ----------
+    x : array-like
+        (n, d) points.
+    seed : int
+        Of the order and the phases.
+
+    Returns
+    -------
+    Tensor
+        (n, d), in the dtype of the points.
+    """
+    x = as_points(x)
+    generator = _generator(seed)
+    mean = x.double().mean(0)
+    rows = x.double().cpu()[torch.randperm(len(x), generator=generator)] - mean.cpu()
+    waves = torch.fft.rfft(rows, dim=0)  # (n // 2 + 1, d)
+    phase = 2 * math.pi * _uniform(len(waves), 1, generator)
+    if len(x) % 2 == 0:
+        phase[-1] = 0  # the highest frequency of an even length is real
+    turned = torch.fft.irfft(torch.polar(torch.ones_like(phase), phase) * waves, n=len(x), dim=0)
+    return (turned.to(mean.device) + mean).to(x.dtype)
 
 
 def _generator(seed: int) -> torch.Generator:

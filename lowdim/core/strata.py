@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lowdim.core.points import as_points
 from lowdim.core.spectrum import Spectrum
+from lowdim.core.stacked import Stacked
 from lowdim.core.subspace import Subspace
 from lowdim.errors import InputError
 
@@ -88,7 +89,7 @@ class Strata:
             wanted = rank if isinstance(rank, int) else rank(spectrum)
             wanted = min(wanted, len(spectrum.values))
             pieces.append(Subspace.of_spectrum(spectrum, rank=wanted).to(x.dtype))
-        return cls(tuple(pieces), torch.nn.functional.one_hot(labels, k).to(x.dtype))
+        return cls(tuple(pieces), torch.nn.functional.one_hot(labels.long(), k).to(x.dtype))
 
     @property
     def labels(self) -> Tensor:
@@ -118,15 +119,26 @@ class Strata:
         return self._matrix(lambda a, b: a.distance(b, kind=kind))
 
     def assign(self, x: Any) -> Tensor:
-        """(m,) the piece nearest to each of (m, d) points."""
-        return torch.stack([p.residual(x) for p in self.pieces]).argmin(0)
+        """(m,) the piece nearest to each of (m, d) points, the first where several are.
+
+        One matrix product for all pieces, near ties decided by :meth:`Subspace.residual`.
+        """
+        return Stacked(self.pieces).nearest(x)
+
+    def squared_distances(self, x: Any) -> Tensor:
+        """(m, K) squared distance of each of (m, d) points to each piece.
+
+        One matrix product for all pieces; what it would not give to half the digits is computed as
+        by :meth:`Subspace.residual`.
+        """
+        return Stacked(self.pieces).squared_distances(x)
 
     def reconstruct(self, x: Any) -> Tensor:
         """(m, d) each point moved to the nearest place on its nearest piece."""
-        x, labels = as_points(x), self.assign(x)
-        near = x.to(self.pieces[0].basis, copy=True)
+        x, labels = as_points(x).to(self.pieces[0].basis), self.assign(x)
+        near = torch.empty_like(x)
         for k in labels.unique().tolist():
-            on, piece = labels == k, self.pieces[k]
+            on, piece = (labels == k).nonzero()[:, 0], self.pieces[k]
             near[on] = piece.reconstruct(piece.project(x[on]))
         return near
 

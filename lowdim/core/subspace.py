@@ -114,8 +114,16 @@ class Subspace:
         return float(self.values.sum()) / self.total
 
     def to(self, *args: Any) -> Subspace:
-        """A copy with basis and centre of another dtype or device."""
-        return replace(self, basis=self.basis.to(*args), center=self.center.to(*args))
+        """A copy with basis and centre of another dtype or device.
+
+        In a finer precision the basis is made orthonormal again, which turns it by no more than
+        the coarser one had rounded off.
+        """
+        basis = self.basis.to(*args)
+        if torch.finfo(basis.dtype).eps < torch.finfo(self.basis.dtype).eps:
+            basis, upper = torch.linalg.qr(basis)
+            basis = basis * upper.diagonal().sign()  # qr may have turned a column round
+        return replace(self, basis=basis, center=self.center.to(*args))
 
     def project(self, x: Any) -> Tensor:
         """Coordinates of (n, d) points along the basis: (n, r), in the dtype of the basis."""

@@ -49,7 +49,9 @@ class Table:
 
 @dataclass(frozen=True)
 class Plot:
-    """One drawing area; with several figures the reader chooses among them by name."""
+    """One drawing area; with several figures the reader chooses among them by name, from a list
+    or, where they are few, by ``buttons``.
+    """
 
     id: str
     title: str
@@ -58,6 +60,7 @@ class Plot:
     method: str | None = None
     choose: str = ""
     height: int = 320
+    buttons: bool = False
     kind: ClassVar[str] = "plot"
 
     @property

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lowdim.core.estimate import to_json
 from lowdim.errors import InputError
@@ -22,15 +22,62 @@ SECTIONS = ("weights", "layers", "cka", "embedding", "advice")
 
 
 @dataclass
-class Report:
-    """What `lowdim.scan` found; prints itself in a terminal and in a notebook.
+class Document:
+    """What every command's report says of its run; a command adds what it found.
 
     Attributes
     ----------
     source, options, environment : dict
-        What was scanned, with which options, on what machine.
+        What was read, with which options, on what machine.
     methods : dict
         Question, paper, link and cost of each method id that appears.
+    """
+
+    command: ClassVar[str]  # made it, and names its JSON file
+
+    source: dict[str, Any]
+    options: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+    methods: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    created: str = ""
+    seconds: float = 0.0
+    peak_bytes: int = 0
+    complete: bool = False
+    lowdim: str = ""
+    schema: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Strict JSON values, the schema version first."""
+        return {"schema": self.schema} | to_json(self.values())
+
+    def values(self) -> dict[str, Any]:
+        """The fields that are JSON; all of them, unless a command holds more."""
+        return vars(self)
+
+    def save_json(self, folder: str | Path) -> Path:
+        """Write the JSON document alone, atomically."""
+        from lowdim.io.write import atomic_write
+
+        path = Path(folder) / f"{self.command}.json"
+        atomic_write(path, json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
+        return path
+
+    def __repr__(self) -> str:
+        from rich.console import Console
+
+        console = Console(width=80)
+        with console.capture() as captured:
+            console.print(self)
+        return captured.get()
+
+
+@dataclass(repr=False)
+class Report(Document):
+    """What `lowdim.scan` found; prints itself in a terminal and in a notebook.
+
+    Attributes
+    ----------
     weights, layers : list of dict
         One entry a matrix, one entry a layer, each with its ``estimates``.
     cka : list of list of float, or None
@@ -44,27 +91,15 @@ class Report:
         measures of the points, and the claims of papers beside the figures.
     """
 
-    source: dict[str, Any]
-    options: dict[str, Any] = field(default_factory=dict)
-    environment: dict[str, Any] = field(default_factory=dict)
-    methods: dict[str, Any] = field(default_factory=dict)
+    command: ClassVar[str] = "scan"
+
     weights: list[dict[str, Any]] = field(default_factory=list)
     layers: list[dict[str, Any]] = field(default_factory=list)
     cka: list[list[float]] | None = None
     embedding: dict[str, Any] | None = None
     advice: list[dict[str, Any]] = field(default_factory=list)
     deep: dict[str, Any] | None = None
-    notes: list[str] = field(default_factory=list)
-    created: str = ""
-    seconds: float = 0.0
-    peak_bytes: int = 0
-    complete: bool = False
-    lowdim: str = ""
     schema: str = SCHEMA
-
-    def to_dict(self) -> dict[str, Any]:
-        """Strict JSON values, the schema version first."""
-        return {"schema": self.schema} | {k: to_json(v) for k, v in vars(self).items()}
 
     def save(self, folder: str | Path) -> Path:
         """Write ``scan.json`` and ``report.html`` into ``folder``; returns the page's path.
@@ -80,26 +115,10 @@ class Report:
         atomic_write(page, render(self))
         return page
 
-    def save_json(self, folder: str | Path) -> Path:
-        """Write ``scan.json`` alone, atomically."""
-        from lowdim.io.write import atomic_write
-
-        path = Path(folder) / "scan.json"
-        atomic_write(path, json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
-        return path
-
     def __rich__(self) -> RenderableType:
         from lowdim.report.terminal import summary
 
         return summary(self)
-
-    def __repr__(self) -> str:
-        from rich.console import Console
-
-        console = Console(width=80)
-        with console.capture() as captured:
-            console.print(self)
-        return captured.get()
 
     def _repr_html_(self) -> str:
         from lowdim.report.page import render_summary

@@ -24,7 +24,8 @@ from typing import Any
 from lowdim.core.estimate import to_json
 from lowdim.errors import require
 from lowdim.report import parts, words
-from lowdim.report.document import Report
+from lowdim.report.blocks import Section
+from lowdim.report.document import Document, Report
 
 
 def render(report: Report) -> str:
@@ -45,12 +46,23 @@ def render(report: Report) -> str:
     MissingExtraError
         Where plotly or jinja2 (extra ``report``) is not installed.
     """
+    report = Report(**to_json(vars(report)))  # NaN and tensors become what a page can hold
+    return draw(
+        report,
+        parts.sections(report),
+        sentences=words.sentences(report),
+        again=again(report),
+        ladder=parts.ladder(report.embedding),
+        advice=[_card(entry) for entry in report.advice],
+    )
+
+
+def draw(report: Document, sections: Sequence[Section], **around: Any) -> str:
+    """Draw the sections of any command's report; ``around`` is what else it shows."""
     jinja2 = require("jinja2", "report")
     plotly = require("plotly.offline", "report").get_plotlyjs()
     plotly = plotly.replace("\r\n", "\n").replace("</script", "<\\/script")  # as a browser reads it
     script = _asset("page.js")
-    report = Report(**to_json(vars(report)))  # NaN and tensors become what a page can hold
-    sections = parts.sections(report)
     figures = {
         key: f for section in sections for plot in section.all_plots() for key, f in plot.keyed()
     }
@@ -62,17 +74,14 @@ def render(report: Report) -> str:
         title=report.source.get("name") or "points",
         scanned=words.scanned(report),
         ran=words.ran(report),
-        sentences=words.sentences(report),
-        ladder=parts.ladder(report.embedding),
-        advice=[_card(entry) for entry in report.advice],
         sections=sections,
         methods=methods,
-        again=_again(report),
         data=_inert({"figures": figures, "methods": methods}),
         style=_asset("page.css"),
         plotly=plotly,
         script=script,
         policy=_policy(script, plotly),
+        **around,
     )
     return page
 
@@ -91,10 +100,11 @@ def _explained(id: str, method: dict[str, Any]) -> dict[str, Any]:
     return {"label": words.label(id), "link": words.address(method.get("link"))} | known
 
 
-def _again(report: Report) -> str:
+def again(report: Document) -> str:
     """The command that makes this report again."""
     path = report.source.get("path") or ("POINTS" if report.source["kind"] == "points" else None)
-    command = ["lowdim", "scan"] + ([path] if path else [])  # without a path: the default input
+    # without a path: the default input
+    command = ["lowdim", report.command] + ([path] if path else [])
     for name, option in report.options.items():
         if option is not None and option is not False:
             command += [f"--{name.replace('_', '-')}"] + ([] if option is True else [str(option)])

@@ -124,7 +124,7 @@ def scan(
     options |= {k: str(v) for k, v in files.items() if isinstance(v, (str, Path))}
     report = Report(source=job.source, options=options | {"memory": memory}, notes=job.notes)
     report.created = datetime.now(UTC).isoformat(timespec="seconds")
-    report.lowdim, report.environment = lowdim.__version__, _environment()
+    report.lowdim, report.environment = lowdim.__version__, environment()
     run = _Run(job, report, Pieces(folder, key, resume=resume), progress or Silent(), memory)
     try:
         run.all()
@@ -132,7 +132,7 @@ def scan(
     finally:
         report.methods = _methods_used(report)
         report.seconds = time.perf_counter() - start
-        report.peak_bytes = _peak_bytes()
+        report.peak_bytes = peak_bytes()
         if folder is not None and not report.complete:
             report.save_json(folder)
     if run.pieces.reused:
@@ -298,7 +298,8 @@ def _methods_used(report: Report) -> dict[str, Any]:
     return {m.id: m.to_dict() for m in methods() if m.id in used}
 
 
-def _environment() -> dict[str, Any]:
+def environment() -> dict[str, Any]:
+    """On what the run was made."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -307,7 +308,7 @@ def _environment() -> dict[str, Any]:
     }
 
 
-def _peak_bytes() -> int:
+def peak_bytes() -> int:
     """Peak resident memory of this process."""
     try:
         import resource

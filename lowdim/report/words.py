@@ -13,7 +13,7 @@ from typing import Any
 from lowdim.core.estimate import format_number
 from lowdim.core.memory import format_bytes
 from lowdim.geometry.dimension_profile import phase
-from lowdim.report.document import Report
+from lowdim.report.document import Document, Report
 
 LABELS = {
     "geometry/two-nn": "TwoNN dimension",
@@ -130,7 +130,7 @@ def count(n: int, one: str, many: str | None = None) -> str:
     return f"{n:,} {one if n == 1 else many or one + 's'}"
 
 
-def scanned(report: Report) -> list[str]:
+def scanned(report: Document) -> list[str]:
     """What was scanned, on what, and what the run took: short phrases."""
     source, phrases = report.source, []
     if source.get("kind") == "model":
@@ -141,7 +141,7 @@ def scanned(report: Report) -> list[str]:
         phrases += [f"{source['dim']:,} wide"] if source.get("dim") else []
         if parameters := source.get("parameters"):
             phrases.append(f"{parameters / 1e6:,.4g} M parameters")
-    elif source.get("kind") == "weights":
+    elif isinstance(report, Report) and source.get("kind") == "weights":
         phrases.append(count(len(report.weights), "weight matrix", "weight matrices"))
     if n := source.get("n"):
         on = f"{short(source['texts'], 40)}: " if source.get("texts") else ""
@@ -151,7 +151,7 @@ def scanned(report: Report) -> list[str]:
     return phrases
 
 
-def ran(report: Report) -> list[str]:
+def ran(report: Document) -> list[str]:
     """When, how long, how much memory, which version."""
     when = report.created.replace("T", " ")[:16]
     phrases = [f"{when} UTC"] if when else []

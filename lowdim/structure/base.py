@@ -141,7 +141,7 @@ class PieceFinder(TransformerMixin, ClusterMixin, BaseEstimator, ABC):
         return torch.nn.functional.one_hot(labels, len(self.strata_.pieces)).to(x.dtype)
 
     def _transform(self, x: Tensor) -> Tensor:
-        return torch.stack([piece.residual(x) for piece in self.strata_.pieces], 1)
+        return self.strata_.squared_distances(x)
 
     def _reconstruct(self, x: Tensor) -> Tensor:
         return self.strata_.reconstruct(x)

@@ -80,3 +80,25 @@ def test_bad_pieces():
     flat = Subspace(torch.eye(2), torch.zeros(2))
     with pytest.raises(InputError, match="same dimension"):
         Strata((*three_pieces(), flat), torch.ones(2, 4) / 4)
+
+
+def test_squared_distances_to_every_piece():
+    s = Strata(three_pieces(), WEIGHTS)
+    x = torch.tensor([[1.0, 2, 0.5], [9.1, 0, 7], [0, 1, 19]], dtype=torch.float64)
+    expected = torch.tensor([[0.25, 68, 385.25], [49, 0.01, 251.81], [361, 82, 2]]).double()
+    torch.testing.assert_close(s.squared_distances(x), expected, rtol=1e-6, atol=0)
+    assert torch.equal(s.assign(x), s.squared_distances(x).argmin(1))
+
+
+def test_of_equally_near_pieces_the_first_is_taken():
+    plane = Subspace(torch.eye(3)[:, :2], torch.zeros(3))
+    s = Strata((plane, plane, plane), torch.ones(1, 3) / 3)
+    assert s.assign(normal((100, 3), 1)).tolist() == [0] * 100
+
+
+def test_labels_of_any_integer_type():
+    x = normal((30, 4), 2)
+    labels = torch.arange(30) % 3
+    for dtype in (torch.int32, torch.uint8, torch.int64):
+        found = Strata.of_labels(x, labels.to(dtype), rank=1)
+        assert torch.equal(found.labels, labels)

@@ -197,3 +197,14 @@ def test_bad_values_and_points():
         Subspace(torch.eye(3), torch.zeros(3)).project(torch.ones(2, 4))
     with pytest.raises(InputError, match="coordinates"):
         Subspace(torch.eye(3), torch.zeros(3)).reconstruct(torch.ones(2, 4))
+
+
+def test_a_subspace_in_finer_precision_is_the_same_and_orthonormal():
+    coarse = Subspace.of_points(
+        torch.randn(50, 20, generator=torch.Generator().manual_seed(0)), rank=6
+    )
+    coarse = coarse.to(torch.float32)
+    fine = coarse.to(torch.float64)
+    assert torch.allclose(fine.basis, coarse.basis.double(), atol=1e-6)
+    eye = torch.eye(6, dtype=torch.float64)
+    assert torch.allclose(fine.basis.T @ fine.basis, eye, atol=1e-14)

@@ -84,6 +84,10 @@ function choose(plot, key) {
 $$("select[data-plot]").forEach((select) => {
   select.addEventListener("change", () => choose(document.getElementById(select.dataset.plot), select.value));
 });
+$$("[data-chooses]").forEach((button) => button.addEventListener("click", () => {
+  $$("button", button.parentNode).forEach((other) => other.setAttribute("aria-pressed", other === button));
+  choose(button.closest(".plot"), button.dataset.chooses);
+}));
 $$("[data-opens]").forEach((link) => link.addEventListener("click", () => {
   const plot = document.getElementById(link.dataset.opens.split("/")[0]);
   const select = plot.querySelector("select");
