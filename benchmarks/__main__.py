@@ -18,6 +18,14 @@ NAMES = (
     "curvature",
     "magnitude",
     "scale",
+    "strata_planted",
+    "strata_domains",
+    "strata_scale",
+    "stratification",
+    "subspace_clustering",
+    "omp",
+    "private_pca",
+    "tldr",
 )
 
 if __name__ == "__main__":

@@ -13,9 +13,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import MiniBatchKMeans, SpectralClustering
 from sklearn.metrics import normalized_mutual_info_score
 from torch import Tensor
@@ -28,20 +26,15 @@ from lowdim.structure import (
     LeastSquaresRepresentation,
     LowRankRepresentation,
     SparseSubspaceOMP,
+    accuracy,
 )
 
 PIECES = 10
 LIMIT_S, LIMIT_GIB = 900, 4
 
 
-def accuracy(labels: Any, truth: Any) -> float:
-    """Share of points in the cluster that their class is matched with (Hungarian method)."""
-    table = np.zeros((PIECES, PIECES))
-    np.add.at(table, (np.asarray(labels), np.asarray(truth)), 1)
-    return float(table[linear_sum_assignment(-table)].sum() / len(truth))
-
-
 def finders(sparsity: int, alpha: float) -> dict[str, Any]:
+    """Ours, by name."""
     return {
         "SSC-OMP": SparseSubspaceOMP(PIECES, sparsity=sparsity),
         "elastic net": ElasticNetSubspace(PIECES, alpha=alpha),

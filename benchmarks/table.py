@@ -15,10 +15,20 @@ ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
 
 
+STRATA = ("strata_planted", "strata_domains", "stratification")
+"""Benchmarks of quality, whose tables stand in docs/strata.md and not among those of speed."""
+
+
 def newest() -> list[dict[str, Any]]:
     """The last record of every result file that keeps a list of them."""
     found = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
     return [records[-1] for records in found]
+
+
+def last(name: str) -> dict[str, Any] | None:
+    """The last record of one benchmark, if it was ever run."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text())[-1] if path.exists() else None
 
 
 def line(row: dict[str, Any]) -> str:
@@ -44,6 +54,8 @@ def full() -> str:
     """A section a benchmark, with its command."""
     sections = []
     for record in newest():
+        if record["name"] in STRATA:
+            continue
         settings = ", ".join(f"{k} = {v}" for k, v in record["settings"].items())
         sections.append(
             f"## {record['name']}\n\n`{record['command']}`"
@@ -81,9 +93,53 @@ def scale() -> str:
     return "\n".join(lines)
 
 
-def filled(page: Path, name: str, content: str) -> str:
+def pivot(record: dict[str, Any], figure: str, digits: int) -> str:
+    """Rows named ``a | b | figure`` as a table of a by b."""
+    cells: dict[str, dict[str, float]] = {}
+    for row in record["rows"]:
+        name, column, what = row["what"].split(" | ")
+        if what == figure:
+            cells.setdefault(name, {})[column] = row["figure"]
+    columns = list(dict.fromkeys(c for row in cells.values() for c in row))
+    lines = [f"| | {' | '.join(columns)} |", "|---|" + "---:|" * len(columns)]
+    for name, row in cells.items():
+        shown = (f"{row[c]:.{digits}f}" if c in row else "" for c in columns)
+        lines.append(f"| {name} | {' | '.join(shown)} |")
+    return "\n".join(lines)
+
+
+def headed(record: dict[str, Any], *tables: str) -> str:
+    """Tables under the command that printed them."""
+    return f"`{record['command']}`, {record['date'][:10]}\n\n" + "\n\n".join(tables)
+
+
+def planted() -> str:
+    """Known pieces: accuracy, error of the dimension and seconds of every method."""
+    record = last("strata_planted")
+    if record is None:
+        return "Run `python -m benchmarks.strata_planted`, then `python -m benchmarks.table`."
+    parts = [("accuracy", 3), ("dimension error", 2), ("seconds", 1)]
+    return headed(record, *(f"**{name}**\n\n{pivot(record, name, k)}" for name, k in parts))
+
+
+def domains() -> str:
+    """Real text: how far pieces follow domains."""
+    record = last("strata_domains")
+    if record is None:
+        return "Run `python -m benchmarks.strata_domains`, then `python -m benchmarks.table`."
+    return headed(record, pivot(record, "NMI", 3))
+
+
+def tested() -> str:
+    """Size and power of the test of stratification."""
+    record = last("stratification")
+    if record is None:
+        return "Run `python -m benchmarks.stratification`, then `python -m benchmarks.table`."
+    return headed(record, HEAD + "\n".join(map(line, record["rows"])))
+
+
+def filled(text: str, name: str, content: str) -> str:
     """The page with this content between ``<!-- name -->`` and ``<!-- /name -->``."""
-    text = page.read_text(encoding="utf-8")
     return re.sub(
         rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)",
         lambda match: f"{match[1]}{content}\n{match[2]}",
@@ -95,12 +151,18 @@ def filled(page: Path, name: str, content: str) -> str:
 def pages() -> dict[Path, str]:
     """Each page as it should be."""
     readme, docs = ROOT / "README.md", ROOT / "docs"
-    contents = {
-        readme: ("speed", short()),
-        docs / "speed.md": ("tables", full()),
-        docs / "scale.md": ("scale", scale()),
-    }
-    return {page: filled(page, *content) for page, content in contents.items()}
+    contents = [
+        (readme, "speed", short()),
+        (docs / "speed.md", "tables", full()),
+        (docs / "scale.md", "scale", scale()),
+        (docs / "strata.md", "planted", planted()),
+        (docs / "strata.md", "domains", domains()),
+        (docs / "strata.md", "tested", tested()),
+    ]
+    texts: dict[Path, str] = {}
+    for page, name, content in contents:
+        texts[page] = filled(texts.get(page) or page.read_text(encoding="utf-8"), name, content)
+    return texts
 
 
 if __name__ == "__main__":

@@ -103,6 +103,7 @@ def strata(
         int | None,
         typer.Option(help="Layer of a model, -1 the last; by default its own embedding"),
     ] = None,
+    pooling: Annotated[str, typer.Option(help="What a layer has of a text: mean or last")] = "mean",
     dims: Annotated[
         int, typer.Option(help="Principal directions to look for pieces in; 0 for all columns")
     ] = 64,
@@ -136,6 +137,7 @@ def strata(
                 pieces=int(pieces) if pieces.isdecimal() else pieces,
                 method=method,
                 layer=layer,
+                pooling=pooling,
                 dims=dims,
                 max_points=max_points,
                 out=out,

@@ -65,6 +65,7 @@ def strata(
     pieces: int | str = "auto",
     method: str = "subspaces",
     layer: int | None = None,
+    pooling: str = "mean",
     dims: int = DIMS,
     max_points: int = MAX_POINTS,
     out: str | Path | None = None,
@@ -90,8 +91,11 @@ def strata(
     method : str
         A registered finder of pieces, by id or short name: ``lowdim methods --room structure``.
     layer : int, optional
-        Which layer of a model, 0 being the embedding output and -1 the last; each text is the
-        masked mean of its tokens. By default the model's own embedding of a text.
+        Which layer of a model, 0 being the embedding output and -1 the last. By default the
+        model's own embedding of a text.
+    pooling : {"mean", "last"}
+        What a layer has of a text: the masked mean of its tokens, or the last token. In a causal
+        model without a start token the first word rules the mean: read ``last`` there.
     dims : int
         Pieces are looked for in this many leading principal directions, where there are more
         columns; 0 keeps all. A piece costs about its rank times the columns, so in hundreds of
@@ -127,12 +131,12 @@ def strata(
     """
     start = time.perf_counter()
     finder = _finder(method)
-    _check(pieces, dims, max_points, seed, memory)
+    _check(pieces, pooling, dims, max_points, seed, memory)
     folder = check_writable(out) if out is not None else None
     if resume and folder is None:
         raise InputError("resume=True continues what out= has kept: give that folder")
     options: dict[str, Any] = {"method": finder.id, "pieces": pieces, "layer": layer}
-    options |= {"dims": dims, "max_points": max_points, "seed": seed}
+    options |= {"pooling": pooling, "dims": dims, "max_points": max_points, "seed": seed}
     job = open_job(what, text, labels, options)
     _check_job(job, pieces, layer)
     key = {"source": job.source, "stamp": job.stamp, "lowdim": lowdim.__version__} | options
@@ -175,12 +179,19 @@ def _finder(name: str) -> Method:
 
 
 def _check(
-    pieces: int | str, dims: int, max_points: int, seed: int, memory: int | float | str | None
+    pieces: int | str,
+    pooling: str,
+    dims: int,
+    max_points: int,
+    seed: int,
+    memory: int | float | str | None,
 ) -> None:
     """Options that would fail late fail now."""
     budget(memory)
     if pieces != "auto" and (not isinstance(pieces, int) or pieces < 1):
         raise InputError(f"pieces={pieces!r}: give a whole number from 1, or auto")
+    if pooling not in ("mean", "last"):
+        raise InputError(f"pooling={pooling!r}: choose mean or last")
     if not isinstance(dims, int) or dims < 0:
         raise InputError(f"dims={dims!r}: give a whole number, 0 for all columns")
     if max_points < 8:

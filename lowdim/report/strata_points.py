@@ -121,7 +121,9 @@ def _embedded(
     def make() -> dict[str, Tensor]:
         if layer is None:
             return {"x": embed(model, texts, memory=memory, progress=advance)}
-        found = hidden_states(model, texts, memory=memory, progress=advance)
+        found = hidden_states(
+            model, texts, pooling=options["pooling"], memory=memory, progress=advance
+        )
         return {"x": found.layers[layer].clone()}
 
     return kept.tensors("points", make)["x"]

@@ -1,5 +1,6 @@
 """What makes `Strata` and `Subspace`: dictionaries, mixtures, subspace clustering, reductions."""
 
+from lowdim.structure.agreement import accuracy, matched
 from lowdim.structure.base import PieceFinder
 from lowdim.structure.choose import Choice, PieceChoice, choose_pieces
 from lowdim.structure.coding_rate import (
@@ -147,6 +148,7 @@ __all__ = [
     "SubspaceClassifier",
     "TopAFA",
     "TopKSAE",
+    "accuracy",
     "afa_loss",
     "barlow_twins",
     "bic_rank",
@@ -182,6 +184,7 @@ __all__ = [
     "lobes",
     "local_bases",
     "local_flags",
+    "matched",
     "mixture_denoiser",
     "mlp_encoder",
     "normalized_width",
