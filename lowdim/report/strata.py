@@ -172,10 +172,9 @@ def _finder(name: str) -> Method:
     known = finders()
     try:
         return find(name, known)
-    except InputError:
-        other = find(name)  # an unknown name raises again, with the names close to it
-    choices = ", ".join(m.name for m in known)
-    raise InputError(f"{other.id} finds no pieces: choose from {choices}")
+    except InputError as error:
+        choices = ", ".join(m.name for m in known)
+        raise InputError(f"{name!r} is no finder of pieces: choose from {choices}") from error
 
 
 def _check(

@@ -106,20 +106,20 @@ class StratificationTest(Estimate):
         gain, error = self.gains[name]
         save = (
             f"{self.n_pieces} pieces save {gain:.3g} ± {error:.2g} nats a point on {name}, the "
-            f"best single model (p = {self.code_p:.2g})"
+            f"best single model ({_said(self.code_p)})"
         )
         differ = (
             f"local dimension differs {self.dimension_ratio:.2f}-fold between two groups of them "
-            f"(p = {self.dimension_p:.2g} for a factor above {self.ratio:g})"
+            f"({_said(self.dimension_p)} for a factor above {self.ratio:g})"
         )
         apart = (
             f"the graph of {self.apart} nearest neighbours falls into {self.places} places "
-            f"(p = {self.gap_p:.2g})"
+            f"({_said(self.gap_p)})"
         )
         if not self.rejected:
             bent = " as they do for a curved piece," if self.code_p <= share else ""
             said = [
-                f"One smooth piece is not ruled out by {self.n} points (p = {self.value:.2g})",
+                f"One smooth piece is not ruled out by {self.n} points ({_said(self.value)})",
                 f"{save},{bent} and {differ}",
                 apart if self.apart else "the neighbour graph hangs together",
             ]
@@ -128,7 +128,7 @@ class StratificationTest(Estimate):
                 "noise wider than the spacing of neighbours"
             )
         else:
-            said = [f"One smooth piece is not enough (p = {self.value:.2g})"]
+            said = [f"One smooth piece is not enough ({_said(self.value)})"]
             if self.strata_p <= share:
                 said.append(f"pieces of different dimension: {save}, and {differ}")
             if self.gap_p <= share:
@@ -286,6 +286,11 @@ def stratification_test(
         dims=tuple((counts / sums).tolist()), sizes=tuple(counts.tolist()),
         dimension_ratio=math.exp(log_ratio), apart=apart, places=places,
     )  # fmt: skip
+
+
+def _said(p: float) -> str:
+    """A p-value in words; what underflows is below the smallest normal number."""
+    return f"p = {p:.2g}" if p else "p < 1e-300"
 
 
 def _tail(value: float, error: float) -> float:

@@ -185,3 +185,10 @@ def test_size_is_within_the_level():
         stratification_test(swiss_roll(600, 10, seed=s), random_state=s).rejected for s in range(40)
     ]
     assert sum(rejected) <= 5  # more has a chance of 0.014 at level 0.05
+
+
+def test_a_p_value_is_never_said_to_be_zero():
+    found = stratification_test(strata(600, ambient=64, noise=0.1, seed=0).points)
+    assert found.code_p == 0  # beyond what a float holds
+    assert "p < 1e-300" in found.verdict
+    assert "p = 0)" not in found.verdict
