@@ -135,7 +135,22 @@ def tested() -> str:
     record = last("stratification")
     if record is None:
         return "Run `python -m benchmarks.stratification`, then `python -m benchmarks.table`."
-    return headed(record, HEAD + "\n".join(map(line, record["rows"])))
+    figures = {row["what"].strip(): row["figure"] for row in record["rows"]}
+    sizes = [row for row in record["rows"] if row["what"].startswith("size: ")]
+    cells: dict[str, dict[str, str]] = {}
+    for what, figure in figures.items():
+        if what.startswith("power: "):
+            cell = what.removeprefix("power: ")
+            place, n = cell.rsplit(", n ", 1)
+            ways = "/".join(f"{figures[f'by {way}: {cell}']:.2g}" for way in ("dimension", "a gap"))
+            cells.setdefault(place, {})[n] = f"{figure:.2g} ({ways})"
+    columns = list(next(iter(cells.values())))
+    power = [f"| power (by dimension/by a gap) | {' | '.join(f'n = {n}' for n in columns)} |"]
+    power += ["|---|" + "---:|" * len(columns)]
+    power += [
+        f"| {place} | {' | '.join(row[n] for n in columns)} |" for place, row in cells.items()
+    ]
+    return headed(record, HEAD + "\n".join(map(line, sizes)), "\n".join(power))
 
 
 def filled(text: str, name: str, content: str) -> str:
