@@ -63,7 +63,7 @@ def one(name: str, x: Tensor, domains: np.ndarray, methods: list[str]) -> list[R
             rows.append(Row(f"{name} | {method} | entropy and mixed neighbours, Spearman", rank))
     kmeans = KMeans(PIECES, n_init=10, random_state=0).fit_predict(x.numpy())
     rows.append(Row(f"{name} | sklearn KMeans | NMI", agreement(kmeans, domains)))
-    gmm = GaussianMixture(PIECES, random_state=0).fit_predict(x.numpy())
+    gmm = GaussianMixture(PIECES, n_init=10, random_state=0).fit_predict(x.numpy())
     rows.append(Row(f"{name} | sklearn GaussianMixture | NMI", agreement(gmm, domains)))
     dims = {}
     for domain in np.unique(domains):

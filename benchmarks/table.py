@@ -35,7 +35,8 @@ def line(row: dict[str, Any]) -> str:
     """One line of a Markdown table."""
     met = {True: "yes", False: "**no**", None: ""}[row["met"]]
     figure = f"{row['figure']:.3g}" if abs(row["figure"]) < 1000 else f"{row['figure']:,.0f}"
-    return f"| {row['what'].strip()} | {figure} {row['unit']} | {row['bar']} | {met} |"
+    what = row["what"].strip().replace(" | ", ", ")
+    return f"| {what} | {figure} {row['unit']} | {row['bar']} | {met} |"
 
 
 HEAD = "| what | figure | bar | met |\n|---|---:|---:|---|\n"
