@@ -4,7 +4,8 @@
 Printed: how far pieces agree with domains (normalised mutual information) beside KMeans and
 scikit-learn's Gaussian mixture; by how much the local dimension differs between domains; whether
 the gate's entropy is higher where neighbours are of another domain. All on the 64 leading principal
-components, ten pieces, as the paper of the mixture of dictionaries did with its sets.
+components, ten pieces, as the paper of the mixture of dictionaries did with its sets. Of the causal
+model the last token is read, behind each layer (its embedding is that of a full stop).
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def main() -> None:
     rows = []
     for name in args.models:
         layers, domains = domain_embeddings(name, args.each)
-        names = list(layers)
+        names = [layer for layer in layers if name != "smollm2" or layer != "embedding"]
         for layer in [*names[: -1 : args.every], names[-1]]:
             rows += one(f"{name} {layer}", layers[layer], np.array(domains), args.methods)
     report("strata_domains", rows, each=args.each, pieces=PIECES, columns=COLUMNS)
