@@ -46,7 +46,13 @@ def short() -> str:
     """Of each benchmark the first figure that has a bar, and every one that misses its bar."""
     rows = []
     for record in newest():
-        barred = [row for row in record["rows"] if row["bar"]]
+        barred, heading = [], ""
+        for row in record["rows"]:
+            if row["what"].startswith(" "):  # belongs to the row above that is not indented
+                row = row | {"what": f"{heading}, {row['what'].strip()}"}
+            else:
+                heading = row["what"]
+            barred += [row] if row["bar"] else []
         rows += [row for i, row in enumerate(barred) if i == 0 or not row["met"]]
     return HEAD + "\n".join(map(line, rows))
 
