@@ -215,8 +215,7 @@ class DictionaryFinder(PieceFinder):
 @method(
     "structure/dictionaries",
     needs=pieces(),
-    paper="Engan, Aase and Husoy 1999 (MOD); the reference of Li and Sarwate 2025",
-    arxiv="2502.13577",
+    paper="Engan, Aase and Husoy 1999 (MOD); the alternation is ours",
     cost="O(K n m (d + s^2)) a round, O(n K m) memory",
     oracle="sklearn.linear_model.orthogonal_mp for the codes",
 )
