@@ -42,7 +42,8 @@ def main() -> None:
     rows = []
     for name in args.models:
         layers, domains = domain_embeddings(name, args.each)
-        names = [layer for layer in layers if name != "smollm2" or layer != "embedding"]
+        names = sorted(layers, key=lambda layer: int(layer.split()[-1]) if " " in layer else 0)
+        names = names[1:] if name == "smollm2" else names
         for layer in [*names[: -1 : args.every], names[-1]]:
             rows += one(f"{name} {layer}", layers[layer], np.array(domains), args.methods)
     report("strata_domains", rows, each=args.each, pieces=PIECES, columns=COLUMNS)

@@ -134,7 +134,25 @@ def domains() -> str:
     record = last("strata_domains")
     if record is None:
         return "Run `python -m benchmarks.strata_domains`, then `python -m benchmarks.table`."
-    return headed(record, pivot(record, "NMI", 3))
+    entropy = pivot(record, "entropy and mixed neighbours, Spearman", 2)
+    return headed(
+        record, f"**NMI with the domains**\n\n{pivot(record, 'NMI', 2)}",
+        f"**Rank correlation of gate entropy with mixed neighbours**\n\n{entropy}",
+        f"**Gride dimension of the domains**\n\n{extremes(record)}",
+    )  # fmt: skip
+
+
+def extremes(record: dict[str, Any]) -> str:
+    """The domains of lowest and highest dimension of each layer, with half their intervals."""
+    lines, cells = ["| | lowest | highest |", "|---|---|---|"], {}
+    for row in record["rows"]:
+        name, domain, what = row["what"].split(" | ")
+        if "dimension of a domain" in what:
+            cells.setdefault(name, []).append(f"{domain} {row['figure']:.1f}")
+        elif what == "its interval, half":
+            cells[name][-1] += f" ± {row['figure']:.1f}"
+    lines += [f"| {name} | {' | '.join(pair)} |" for name, pair in cells.items()]
+    return "\n".join(lines)
 
 
 def tested() -> str:

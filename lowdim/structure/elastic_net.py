@@ -60,10 +60,10 @@ class ElasticNetSubspace(SelfExpressive):
     n_pieces : int
         K.
     l1 : float
-        Share of the l1 penalty, strictly between 0 and 1: near 1 few points, near 0 many.
+        Share of the l1 penalty, above 0 and at most 0.999: near 1 few points, near 0 many.
     alpha : float
         Weight of the data: gamma_j is ``alpha`` times the largest at which point j has no code at
-        all. Above 1; larger is closer to the point.
+        all. Above 1, larger is closer to the point; at most 1000, since it takes ever longer.
     tolerance : float
         A code is proved when no other point's |<x_i, delta>| is above ``l1`` by more than this
         share of it.
@@ -77,8 +77,7 @@ class ElasticNetSubspace(SelfExpressive):
     ----------
     violation_ : float
         The largest relative violation of the optimality conditions over all pairs of points;
-        at most ``tolerance``, unless rounding kept a code from it in fifty rounds, as with an
-        ``alpha`` of many thousands.
+        at most ``tolerance``, unless rounding kept a code from it in fifty rounds.
     rounds_ : float
         Products of all points with all points that it took, on average over the points.
 
@@ -120,8 +119,11 @@ class ElasticNetSubspace(SelfExpressive):
         self.memory = memory
 
     def _codes(self, x: Tensor, job: Job) -> sp.csr_array:
-        if not (0 < self.l1 < 1 and self.alpha > 1):
-            raise InputError(f"l1={self.l1}, alpha={self.alpha}: l1 within (0, 1), alpha above 1")
+        if not (0 < self.l1 <= 0.999 and 1 < self.alpha <= 1000):
+            raise InputError(
+                f"l1={self.l1}, alpha={self.alpha}: l1 above 0 and at most 0.999, alpha above 1 "
+                "and at most 1000"
+            )
         if not (self.tolerance >= 1e-4 and self.start >= 1 and self.width >= 1):
             raise InputError(
                 f"tolerance={self.tolerance}, start={self.start}, width={self.width}: give at "
@@ -129,7 +131,7 @@ class ElasticNetSubspace(SelfExpressive):
             )
         n, d = x.shape
         size = 2 * (self.start + self.width)
-        small = TOGETHER * (4 * size * d + 40 * size * size)
+        small = TOGETHER * (16 * size * d + 48 * size * size)
         plan(
             "ElasticNetSubspace", rows=1, bytes_per_row=workers(x.device) * small,
             fixed=working_memory(d, self.width, x.device) + 16 * n * size, memory=self.memory,
@@ -215,7 +217,11 @@ def _solve(
     parts, given = [], (target, active, guess, gamma)
     for t, a, w, g in zip(*(part.split(TOGETHER) for part in given), strict=True):
         atoms = x[a]  # (b, m, d)
-        gram, cosine = torch.bmm(atoms, atoms.mT), torch.bmm(atoms, t[:, :, None])[:, :, 0]
+        # rounding times gamma has to stay well below the ridge that makes this positive definite
+        rounding = float(g.max()) * a.shape[1] * torch.finfo(x.dtype).eps
+        fine = atoms if rounding < (1 - l1) / 4 else atoms.double()
+        gram = torch.bmm(fine, fine.mT)
+        cosine = torch.bmm(fine, t.to(fine)[:, :, None])[:, :, 0]
         codes, inside = restricted(gram.double(), cosine.double(), w.double(), g.double(), l1)
         codes = codes.to(x.dtype)
         parts.append((codes, g * (t - torch.bmm(codes[:, None], atoms)[:, 0]), inside.to(x.dtype)))
@@ -296,5 +302,6 @@ def _on_support(g: Tensor, c: Tensor, gamma: Tensor, sign: Tensor, l1: float) ->
     sub = gamma[:, :, None] * sub * on[:, :, None] * on[:, None]
     sub = sub + torch.diag_embed(1 - l1 * on)  # the ridge on the support, one off it
     right = on * (gamma * c - l1 * sign).gather(1, at)
-    solved = torch.linalg.solve(sub, right)  # rounded float32 products need not be definite
+    factor = torch.linalg.cholesky(sub)
+    solved = torch.cholesky_solve(right[:, :, None], factor)[:, :, 0]
     return torch.zeros_like(c).scatter(1, at, solved)

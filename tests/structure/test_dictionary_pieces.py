@@ -31,7 +31,8 @@ def test_codes_are_those_of_scikit_learn():
     model = DictionaryPieces(1, sparsity=3, n_atoms=24, reduce=None).fit(x)
     atoms, reduced = model.dictionaries_[0].numpy(), model._reduced(x).numpy()
     codes = orthogonal_mp(atoms, reduced.T, n_nonzero_coefs=3).T
-    assert np.allclose(model.transform(x).numpy(), codes, atol=1e-8)
+    rebuilt = model.transform(x).numpy() @ atoms.T  # of two equal atoms either may be taken
+    assert np.allclose(rebuilt, codes @ atoms.T, atol=1e-8)
     counts = (model.transform(x) != 0).sum(1)
     assert bool((counts <= 3).all())  # fewer for a point that is a sum of fewer atoms
     assert float((counts == 3).double().mean()) > 0.9
