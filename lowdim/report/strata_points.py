@@ -21,7 +21,7 @@ from lowdim.errors import InputError
 from lowdim.io.activations import embed, hidden_states
 from lowdim.io.models import load_model
 from lowdim.report.job import Job
-from lowdim.structure.base import open_source
+from lowdim.structure.estimator import open_source
 
 
 @dataclass(frozen=True, eq=False)

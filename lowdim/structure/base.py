@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClusterMixin, TransformerMixin
+from sklearn.base import ClusterMixin
 from torch import Tensor
 
 import lowdim
 from lowdim.core.pieces import Pieces
 from lowdim.core.progress import Progress, Silent
-from lowdim.core.shards import Source, as_source, is_source, stamp
+from lowdim.core.shards import Source, stamp
 from lowdim.core.strata import Strata
 from lowdim.errors import InputError
 from lowdim.io.write import check_writable
-
-BLOCK = 2**22  # numbers in one block of rows
+from lowdim.structure.estimator import Estimator, like, open_source
 
 
 class Job(NamedTuple):
@@ -30,15 +27,13 @@ class Job(NamedTuple):
     pieces: Pieces = Pieces(None, {})
 
 
-class PieceFinder(TransformerMixin, ClusterMixin, BaseEstimator, ABC):
+class PieceFinder(ClusterMixin, Estimator):
     """Finds K pieces of low dimension in a set of points.
 
     A subclass has ``n_pieces`` among its parameters and says how it fits (:meth:`_fit`); where its
     pieces are more than the affine subspaces of `Strata`, it says as well how a new point is
     shared among them (:meth:`_gates`), coded (:meth:`_transform`) and rebuilt
-    (:meth:`_reconstruct`). Points may be arrays, tensors, a path or a source; a finder that does
-    not stream reads the whole within ``memory=``. What a method gives back is an array where it
-    was given an array, and a tensor otherwise.
+    (:meth:`_reconstruct`). A finder that does not stream reads the whole within ``memory=``.
 
     Attributes
     ----------
@@ -99,7 +94,7 @@ class PieceFinder(TransformerMixin, ClusterMixin, BaseEstimator, ABC):
         }
         job = Job(progress or Silent(), Pieces(folder, key, resume=resume))
         self.strata_ = self._fit(source, job)
-        self.labels_ = _like(x, self.strata_.labels)
+        self.labels_ = like(x, self.strata_.labels)
         self.n_features_in_ = source.dim
         return self
 
@@ -145,33 +140,3 @@ class PieceFinder(TransformerMixin, ClusterMixin, BaseEstimator, ABC):
 
     def _reconstruct(self, x: Tensor) -> Tensor:
         return self.strata_.reconstruct(x)
-
-    def _blocks(self, x: Any) -> Any:
-        if not hasattr(self, "strata_"):
-            raise InputError(f"this {type(self).__name__} is not fitted: call fit first")
-        source = open_source(x)
-        if source.dim != self.n_features_in_:
-            raise InputError(
-                f"x has {source.dim} columns and {type(self).__name__} was fitted to "
-                f"{self.n_features_in_}"
-            )
-        for chunk in source.chunks(getattr(self, "memory", None)):
-            yield from chunk.split(max(1, BLOCK // source.dim))
-
-    def _each(self, x: Any, function: Callable[[Tensor], Tensor]) -> Any:
-        return _like(x, torch.cat([function(block) for block in self._blocks(x)]))
-
-
-def open_source(x: Any) -> Source:
-    """Points as a source: a path is opened, an open source taken as it is, all else checked."""
-    if isinstance(x, (str, Path)):
-        from lowdim.io.points import open_points
-
-        return open_points(x)
-    return as_source(x)
-
-
-def _like(x: Any, result: Tensor) -> Tensor | np.ndarray:
-    """A tensor for tensors, paths and sources; an array for arrays, frames and lists."""
-    kept = isinstance(x, (Tensor, str, Path)) or is_source(x)
-    return result if kept else result.detach().cpu().numpy()

@@ -19,7 +19,8 @@ from lowdim.core.points import as_points
 from lowdim.core.progress import Progress, Silent
 from lowdim.core.random import choice
 from lowdim.errors import InputError
-from lowdim.structure.base import PieceFinder, open_source
+from lowdim.structure.base import PieceFinder
+from lowdim.structure.estimator import open_source
 from lowdim.structure.held_out import noise_floor, paired, piece_parameters, strata_nats
 
 MOST = 10  # pieces tried by default

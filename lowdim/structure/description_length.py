@@ -25,7 +25,7 @@ from lowdim.core.estimate import Estimate
 from lowdim.core.memory import budget, format_bytes
 from lowdim.core.shards import Source
 from lowdim.errors import InputError, MemoryBudgetError
-from lowdim.structure.base import open_source
+from lowdim.structure.estimator import open_source
 from lowdim.structure.sae import SAE
 from lowdim.structure.sae_train import blocks
 

@@ -33,7 +33,7 @@ from lowdim.core.memory import plan
 from lowdim.core.progress import Advance, Progress, Silent
 from lowdim.errors import InputError
 from lowdim.registry import method, reduction
-from lowdim.structure.base import _like, open_source
+from lowdim.structure.estimator import like, open_source
 from lowdim.structure.reduction import Reduction
 
 
@@ -137,7 +137,7 @@ class LeastVolumeAE(Reduction):
             codes = torch.cat([self.encoder_(block) for block in points.split(2**14)]).double()
         values, axes = eigh_psd(torch.cov(codes.T, correction=0).reshape(len(codes.T), -1))
         self._center, self._axes = codes.mean(0).to(self._mean), axes.to(self._mean)
-        self.scales_ = _like(x, values.sqrt().to(self._mean) * self._unit)
+        self.scales_ = like(x, values.sqrt().to(self._mean) * self._unit)
         self.n_features_in_ = source.dim
         return self
 

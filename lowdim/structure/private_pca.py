@@ -34,8 +34,8 @@ from lowdim.core.shards import Source
 from lowdim.core.subspace import Subspace
 from lowdim.errors import InputError
 from lowdim.registry import method, reduction
-from lowdim.structure.base import _like, open_source
 from lowdim.structure.bingham import Noise, gibbs, sequential
+from lowdim.structure.estimator import like, open_source
 from lowdim.structure.privacy_accounting import (
     Guarantee,
     energy_range,
@@ -152,7 +152,7 @@ class PrivatePCA(Reduction):
             drawn, self.guarantee_ = self._noisy(moment, noise, self.delta)
         basis = _rounded(drawn)
         self.subspace_ = Subspace(basis, basis.new_zeros(source.dim))
-        self.components_ = _like(x, basis.T)
+        self.components_ = like(x, basis.T)
         self.n_features_in_ = source.dim
         return self
 

@@ -12,7 +12,8 @@ step. Memory: the weights and a few (n, m) blocks.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,7 @@ class Loss(NamedTuple):
     auxiliary: Tensor
 
 
-class SAE(nn.Module):
+class SAE(nn.Module, ABC):
     """A linear encoder, a rule that makes its output sparse, and a linear decoder.
 
     A subclass gives the rule (:meth:`activate`) and its auxiliary loss (:meth:`auxiliary`).
@@ -80,9 +81,9 @@ class SAE(nn.Module):
         x = x - self.bias if self.center_input else x
         return torch.addmm(self.encoder_bias, x, self.encoder)  # (n, d) @ (d, m)
 
+    @abstractmethod
     def activate(self, z: Tensor) -> Tensor:
         """(n, m) codes from the preactivations."""
-        raise NotImplementedError
 
     def encode(self, x: Tensor) -> Tensor:
         """(n, m) codes, at least zero and mostly zero."""
@@ -239,8 +240,8 @@ class BatchTopKSAE(TopKSAE):
 
     threshold: Tensor
 
-    def __init__(self, dim: int, width: int, k: int = 32, **options: object) -> None:
-        super().__init__(dim, width, k, **options)  # type: ignore[arg-type]
+    def __init__(self, dim: int, width: int, k: int = 32, **options: Any) -> None:
+        super().__init__(dim, width, k, **options)
         self.register_buffer("threshold", torch.tensor(-1.0, dtype=torch.float64))
 
     def activate(self, z: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from lowdim.core.random import choice, permutation
 from lowdim.core.shards import Source, shards, stamp
 from lowdim.errors import InputError
 from lowdim.io.write import check_writable
-from lowdim.structure.base import open_source
+from lowdim.structure.estimator import open_source
 from lowdim.structure.sae import SAE
 
 ROWS = 2**14
@@ -161,6 +161,8 @@ def evaluate_sae(sae: SAE, points: Any, *, memory: int | float | str | None = No
     """
     sae.eval()
     source = open_source(points)
+    if source.dim != sae.dim:
+        raise InputError(f"the points have {source.dim} columns and the autoencoder {sae.dim}")
     center = sae.bias.double()  # near the points, it keeps the sums below from cancelling
     total, squares, error, active = torch.zeros_like(center), 0.0, 0.0, 0
     fired = torch.zeros(sae.width, dtype=torch.bool, device=center.device)

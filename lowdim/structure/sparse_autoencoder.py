@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from sklearn.base import BaseEstimator, TransformerMixin
+from torch import Tensor
 
 from lowdim.core.memory import plan
+from lowdim.core.points import as_points
 from lowdim.core.progress import Progress
-from lowdim.core.shards import Source
 from lowdim.errors import InputError
 from lowdim.registry import method, reduction
-from lowdim.structure.base import _like, open_source
+from lowdim.structure.estimator import Estimator, like, open_source
 from lowdim.structure.sae import KINDS, TopKSAE
-from lowdim.structure.sae_train import blocks, evaluate_sae, train_sae
+from lowdim.structure.sae_train import evaluate_sae, train_sae
 
 
 @method(
@@ -29,7 +29,7 @@ from lowdim.structure.sae_train import blocks, evaluate_sae, train_sae
     arxiv="2406.04093",
     cost="6 n d m multiply-adds an epoch",
 )
-class SparseAutoencoder(TransformerMixin, BaseEstimator):
+class SparseAutoencoder(Estimator):
     """Which few directions is each activation a sum of?
 
     Parameters
@@ -106,32 +106,28 @@ class SparseAutoencoder(TransformerMixin, BaseEstimator):
         self.n_features_in_ = source.dim
         return self
 
-    @torch.no_grad()
     def transform(self, x: Any) -> Any:
         """(n, m) codes."""
-        source = self._source(x)
-        width = self.sae_.width
+        self._check_fitted()
+        source, width = open_source(x), self.sae_.width
         plan("the codes", rows=1, bytes_per_row=8 * source.n * width, memory=self.memory)
-        return _like(x, torch.cat([self.sae_.encode(block) for block in blocks(self.sae_, source)]))
+        return self._each(x, self._transform)
 
-    @torch.no_grad()
     def inverse_transform(self, codes: Any) -> Any:
         """(n, d) points from codes."""
-        source = self._source(codes, self.sae_.width if hasattr(self, "sae_") else None)
-        return _like(
-            codes,
-            torch.cat([self.sae_.decode(c.to(self.sae_.decoder)) for c in source.chunks()]),
-        )
+        self._check_fitted()
+        held = as_points(codes, name="codes")
+        if held.shape[1] != self.sae_.width:
+            raise InputError(f"codes have {held.shape[1]} columns and {self.sae_.width} features")
+        with torch.no_grad():
+            return like(codes, self.sae_.decode(held.to(self.sae_.decoder)))
 
     def score(self, x: Any, y: Any = None) -> float:
         """Explained variance of points; higher is better, 1 is exact."""
-        source = self._source(x)
-        return evaluate_sae(self.sae_, source, memory=self.memory).explained_variance
+        self._check_fitted()
+        return evaluate_sae(self.sae_, x, memory=self.memory).explained_variance
 
-    def _source(self, x: Any, columns: int | None = None) -> Source:
-        if not hasattr(self, "sae_"):
-            raise InputError("this SparseAutoencoder is not fitted: call fit first")
-        source, columns = open_source(x), columns or self.n_features_in_
-        if source.dim != columns:
-            raise InputError(f"x has {source.dim} columns where {columns} are needed")
-        return source
+    @torch.no_grad()
+    def _transform(self, x: Tensor) -> Tensor:
+        rows = x.to(self.sae_.decoder).split(2**12)
+        return torch.cat([self.sae_.encode(block) for block in rows])

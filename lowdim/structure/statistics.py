@@ -26,7 +26,8 @@ from lowdim.core.spectrum import Spectrum
 from lowdim.core.strata import Strata
 from lowdim.core.subspace import Subspace
 from lowdim.errors import InputError
-from lowdim.structure.base import PieceFinder, open_source
+from lowdim.structure.base import PieceFinder
+from lowdim.structure.estimator import open_source
 
 ESTIMATORS = ("two-nn", "mle", "gride")
 SILHOUETTE = 5000

@@ -29,7 +29,7 @@ from lowdim.core.shards import Source
 from lowdim.core.spectrum import Spectrum
 from lowdim.errors import InputError
 from lowdim.registry import method, reduction
-from lowdim.structure.base import _like, open_source
+from lowdim.structure.estimator import like, open_source
 from lowdim.structure.reduction import Reduction
 
 ENCODERS = ("linear", "factorized", "mlp")
@@ -144,8 +144,8 @@ class TLDR(Reduction):
         if self.encoder != "mlp":
             weight, bias = _affine(self.encoder_, source.dim)
             weight = weight / self._unit
-            self.components_ = _like(x, weight)
-            self.intercept_ = _like(x, bias - weight @ self._mean)
+            self.components_ = like(x, weight)
+            self.intercept_ = like(x, bias - weight @ self._mean)
         self.n_features_in_ = source.dim
         return self
 
