@@ -21,6 +21,7 @@ from sklearn.cluster import KMeans, SpectralClustering
 from sklearn.mixture import GaussianMixture
 
 from benchmarks.harness import Row, report
+from lowdim.core.spectrum import Spectrum
 from lowdim.core.strata import Strata
 from lowdim.datasets import PlantedStrata, strata
 from lowdim.registry import methods
@@ -86,7 +87,10 @@ def ours(make: Callable[..., Any], planted: PlantedStrata, seed: int) -> tuple[A
 def other(make: Callable[[int, int], Any], planted: PlantedStrata, seed: int) -> tuple[Any, Strata]:
     """Labels of scikit-learn, and the principal subspaces of its clusters."""
     labels = make(len(planted.dims), seed).fit_predict(planted.points.numpy())
-    rank = lambda s: bic_rank(s.values, s.shape[0], s.shape[1])  # noqa: E731
+
+    def rank(spectrum: Spectrum) -> int:
+        return bic_rank(spectrum.values, *spectrum.shape)
+
     return labels, Strata.of_labels(planted.points, labels, rank=rank)
 
 

@@ -6,29 +6,20 @@ work/minilm.npy --labels work/labels.csv --texts work/texts.jsonl --out out``.
 
 from __future__ import annotations
 
-import shutil
 import sys
-from pathlib import Path
 
-from playwright.sync_api import Page, sync_playwright
-
-IMAGES = Path(__file__).parent / "images"
+from make_images import IMAGES, opened
+from playwright.sync_api import Page
 
 
 def main(page_path: str) -> None:
-    """Photograph parts of a report of strata in Chromium."""
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    with sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1180, "height": 1000}, color_scheme="light")
-        page.goto(Path(page_path).resolve().as_uri())
-        IMAGES.mkdir(exist_ok=True)
+    """Photograph parts of a report of strata."""
+    with opened(page_path, 1000) as page:
         photograph(page, "#map", "strata-map")
         page.get_by_role("button", name="label", exact=True).click()
         photograph(page, "#map", "strata-labels")
         photograph(page, "#labels", "strata-contingency")
         photograph(page, "#stability", "strata-stability")
-        browser.close()
 
 
 def photograph(page: Page, part: str, name: str) -> None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lowdim.errors import InputError, LowdimError, require
+
+if TYPE_CHECKING:
+    from lowdim.core.progress import Progress
 
 app = typer.Typer(
     name="lowdim",
@@ -56,30 +60,24 @@ def scan(
     Writes report.html and scan.json. Without arguments it scans the bundled default:
     all-MiniLM-L6-v2 on 2,000 WordNet glosses of eight fields.
     """
-    from lowdim.core.interrupt import interruptible
-    from lowdim.core.progress import bars
     from lowdim.report.scan import scan as run
 
     for module in ("jinja2", "plotly"):  # what the page needs is missed before the work, not after
         require(module, "report")
-    try:
-        with interruptible(), bars() as progress:
-            report = run(
-                what,
-                text=text,
-                labels=labels,
-                out=out,
-                pooling=pooling,
-                max_points=max_points,
-                resume=resume,
-                deep=deep,
-                memory=memory,
-                seed=seed,
-                progress=progress,
-            )
-    except KeyboardInterrupt:
-        print(f"stopped: finished pieces are in {out}, continue with --resume", file=sys.stderr)
-        raise SystemExit(130) from None
+    with _stoppable(f"pieces are in {out}") as progress:
+        report = run(
+            what,
+            text=text,
+            labels=labels,
+            out=out,
+            pooling=pooling,
+            max_points=max_points,
+            resume=resume,
+            deep=deep,
+            memory=memory,
+            seed=seed,
+            progress=progress,
+        )
     page = report.save(out)
     _print(report)
     print(page)
@@ -122,33 +120,27 @@ def strata(
     Writes a page, strata.json, the piece of every row and the pieces themselves. Without arguments:
     all-MiniLM-L6-v2 on 2,000 WordNet glosses of eight fields.
     """
-    from lowdim.core.interrupt import interruptible
-    from lowdim.core.progress import bars
     from lowdim.report.strata import strata as run
 
     for module in ("jinja2", "plotly"):
         require(module, "report")
-    try:
-        with interruptible(), bars() as progress:
-            report = run(
-                what,
-                text=text,
-                labels=labels,
-                pieces=int(pieces) if pieces.isdecimal() else pieces,
-                method=method,
-                layer=layer,
-                pooling=pooling,
-                dims=dims,
-                max_points=max_points,
-                out=out,
-                resume=resume,
-                memory=memory,
-                seed=seed,
-                progress=progress,
-            )
-    except KeyboardInterrupt:
-        print(f"stopped: finished parts are in {out}, continue with --resume", file=sys.stderr)
-        raise SystemExit(130) from None
+    with _stoppable(f"parts are in {out}") as progress:
+        report = run(
+            what,
+            text=text,
+            labels=labels,
+            pieces=int(pieces) if pieces.isdecimal() else pieces,
+            method=method,
+            layer=layer,
+            pooling=pooling,
+            dims=dims,
+            max_points=max_points,
+            out=out,
+            resume=resume,
+            memory=memory,
+            seed=seed,
+            progress=progress,
+        )
     page = report.save(out)
     _print(report)
     print(page)
@@ -176,26 +168,19 @@ def measure(
 ) -> None:
     """Numbers only: measure points by method name, all from one search and one spectrum."""
     from lowdim.battery import measure as run
-    from lowdim.core.interrupt import interruptible
-    from lowdim.core.progress import bars
 
-    try:
-        with interruptible(), bars() as progress:
-            found = run(
-                points,
-                *(names or ()),
-                memory=memory,
-                seed=seed,
-                engine=engine,
-                out=out,
-                resume=resume,
-                reference=reference,
-                progress=progress,
-            )
-    except KeyboardInterrupt:
-        kept = f": finished pieces are in {out}, continue with --resume" if out else ""
-        print(f"stopped{kept}", file=sys.stderr)
-        raise SystemExit(130) from None
+    with _stoppable(f"pieces are in {out}" if out else None) as progress:
+        found = run(
+            points,
+            *(names or ()),
+            memory=memory,
+            seed=seed,
+            engine=engine,
+            out=out,
+            resume=resume,
+            reference=reference,
+            progress=progress,
+        )
     if found.reused:
         print(f"{found.reused} finished pieces of an earlier run used", file=sys.stderr)
     if as_json:
@@ -265,6 +250,21 @@ def _limit(text: str) -> tuple[str, float | str]:
     if not equals or not name or not value >= 0:
         raise InputError(f"--fail-over {text}: write measure=amount, e.g. two-nn=0.5 or vendi=5%")
     return name, amount if amount.endswith("%") else value
+
+
+@contextmanager
+def _stoppable(finished: str | None) -> Iterator[Progress]:
+    """Bars while it runs; Ctrl-C ends in one line, which says where what was finished is."""
+    from lowdim.core.interrupt import interruptible
+    from lowdim.core.progress import bars
+
+    try:
+        with interruptible(), bars() as progress:
+            yield progress
+    except KeyboardInterrupt:
+        kept = f": finished {finished}, continue with --resume" if finished else ""
+        print(f"stopped{kept}", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 def _print(what: Any) -> None:

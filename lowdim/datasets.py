@@ -20,7 +20,25 @@ from torch import Tensor
 from lowdim.core.points import as_points
 from lowdim.errors import InputError, MissingExtraError
 from lowdim.io.text import Texts, read_texts
-from lowdim.mnist_nd import clustering_vs_dimension, digits_nd, mnist_nd  # noqa: F401
+from lowdim.mnist_nd import clustering_vs_dimension, digits_nd, mnist_nd
+
+__all__ = [
+    "MINILM",
+    "PlantedStrata",
+    "affine",
+    "ball",
+    "clustering_vs_dimension",
+    "cube",
+    "digits_nd",
+    "flat_torus",
+    "glosses",
+    "minilm",
+    "mnist_nd",
+    "phase_shuffled",
+    "sphere",
+    "strata",
+    "swiss_roll",
+]
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 

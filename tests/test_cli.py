@@ -35,6 +35,21 @@ def run(capsys, *arguments):
     return code if isinstance(code, int) else (0 if code is None else 1), captured.out, captured.err
 
 
+def ctrl_c(command, when, **options):
+    """Stop a command once something holds: it ends in a line that names --resume, and code 130."""
+    child = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    )
+    deadline = time.monotonic() + 120
+    while not when() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=120)
+    assert child.returncode == 130, err
+    assert "--resume" in err
+    assert "Traceback" not in err
+
+
 def test_measure_prints_a_table_and_json(capsys, points):
     code, out, _ = run(capsys, "measure", points, "two-nn", "isoscore", "vendi")
     assert code == 0
@@ -190,15 +205,7 @@ def test_ctrl_c_leaves_valid_files_and_resume_continues(tmp_path):
         "--out",
         str(out),
     ]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while len(list(out.glob(".pieces/*/*.json"))) < 3 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    child.send_signal(signal.SIGINT)
-    _, err = child.communicate(timeout=120)
-    assert child.returncode == 130, err
-    assert "--resume" in err
-    assert "Traceback" not in err
+    ctrl_c(command, lambda: len(list(out.glob(".pieces/*/*.json"))) >= 3)
     assert not load_scan(out).complete
     kept = {p.name: p.stat().st_mtime_ns for p in out.glob(".pieces/*/*.json")}
     assert 3 <= len(kept) < 40

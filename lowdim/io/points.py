@@ -93,6 +93,11 @@ class PointSource:
         return replace(self, start=self.start + start, n=stop - start)
 
     @property
+    def identity(self) -> str:
+        """Changes when the points do: where they are, and the stamp."""
+        return f"{self.path.resolve()} {self.column} {self.start} {self.n} {self.stamp}"
+
+    @property
     def edges(self) -> np.ndarray:
         """Rows before which it may be cut at no cost: where parts and row groups begin."""
         edges = np.asarray(self.rows.edges, dtype=np.int64) - self.start

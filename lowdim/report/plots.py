@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -19,7 +19,9 @@ from lowdim.report.words import count, interval, number, short
 
 Figure = dict[str, Any]
 
-COLOURS = [f"var(--c{i})" for i in range(1, 9)]
+COLOURS = [f"var(--c{i})" for i in range(1, 9)] + ["#228833", "#ee3377", "#9c6b4e", "#999933"]
+"""The page's eight, then Paul Tol's green, magenta and olive and Observable's brown, which are
+about as far from the eight as those from each other, on light and on dark."""
 SYMBOLS = ["circle", "diamond", "square", "triangle-up", "cross", "star", "triangle-down", "x"]
 LEGEND = {"orientation": "h", "x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom"}
 LONGEST_LEGEND = 24
@@ -37,8 +39,10 @@ def rounded(values: Sequence[float | None]) -> list[float | None]:
 
 
 def marker(place: int, *, size: int) -> dict[str, Any]:
-    """The look of a group: colours first, then the next symbol."""
-    colour, symbol = place % len(COLOURS), place // len(COLOURS) % len(SYMBOLS)
+    """The look of a group: its colour, and after each eight the next symbol, so that who sees few
+    colours can tell groups apart too.
+    """
+    colour, symbol = place % len(COLOURS), place // 8 % len(SYMBOLS)
     return {"size": size, "opacity": 0.8, "color": COLOURS[colour], "symbol": SYMBOLS[symbol]}
 
 
@@ -179,6 +183,19 @@ def label_dimension(labels: dict[str, Any]) -> Figure:
     """Is some label more complex than another? A dot and an interval each, smallest first."""
     rows = [row for row in labels["rows"] if row.get("value") is not None]
     rows.sort(key=lambda row: row["value"], reverse=True)  # plotly draws from the bottom up
+    dots, names = interval_dots(rows)
+    dots["text"] = [
+        f"{text}<br>{count(row['n'], 'row')}" for text, row in zip(dots["text"], rows, strict=True)
+    ]
+    layout = {
+        "xaxis": {"title": "dimension", "rangemode": "tozero"},
+        "yaxis": names | {"automargin": True},
+    }
+    return {"data": [dots], "layout": layout}
+
+
+def interval_dots(rows: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A dot and an interval a label, and the axis that names them."""
     places = list(range(len(rows)))
     dots = {
         "x": rounded([row["value"] for row in rows]),
@@ -186,18 +203,11 @@ def label_dimension(labels: dict[str, Any]) -> Figure:
         "error_x": error_bars(rows, "value"),
         "mode": "markers",
         "marker": {"color": "var(--c1)", "size": 9},
-        "text": [
-            f"{safe(r['label'])}<br>{number(r['value'])} {interval(r)}<br>{count(r['n'], 'row')}"
-            for r in rows
-        ],
+        "text": [f"{safe(r['label'])}<br>{number(r['value'])} {interval(r)}" for r in rows],
         "hovertemplate": "%{text}<extra></extra>",
     }
     ticks = {"tickvals": places, "ticktext": [safe(row["label"], 22) for row in rows]}
-    layout = {
-        "xaxis": {"title": "dimension", "rangemode": "tozero"},
-        "yaxis": {**ticks, "automargin": True, "range": [-0.6, len(rows) - 0.4]},
-    }
-    return {"data": [dots], "layout": layout}
+    return dots, ticks | {"range": [-0.6, len(rows) - 0.4]}
 
 
 def point_map(points: dict[str, Any]) -> dict[str, Figure]:
@@ -216,36 +226,54 @@ def point_map(points: dict[str, Any]) -> dict[str, Figure]:
     ]
     figures = {}
     if names:
-        groups: dict[str, list[int]] = {}
-        for i, name in enumerate(names):
-            groups.setdefault(name, []).append(i)
-        traces = [
-            _dots([x[i] for i in rows], [y[i] for i in rows], [hover[i] for i in rows])
-            | {"name": safe(name, 22), "marker": marker(place, size=5)}
-            for place, (name, rows) in enumerate(sorted(groups.items()))
-        ]
-        legend = {"legend": LEGEND, "showlegend": len(groups) <= LONGEST_LEGEND}
+        traces = groups(names, x, y, hover)
+        legend = {"legend": LEGEND, "showlegend": len(traces) <= LONGEST_LEGEND}
         figures["label"] = {"data": traces, "layout": layout | legend}
     if local:
-        known = sorted(v for v in local if v is not None)
-        ends = (known[len(known) // 50], known[-len(known) // 50 - 1]) if known else (0, 1)
-        scale = {
-            "size": 5,
-            "color": rounded(local),
-            "colorscale": "Cividis",
-            "cmin": ends[0],
-            "cmax": ends[1],
-            "colorbar": {"title": "local<br>dimension", "thickness": 10, "outlinewidth": 0},
+        figures["local dimension"] = {
+            "data": [scatter(x, y, hover) | {"marker": local_scale(local)}],
+            "layout": layout,
         }
-        dots = _dots(x, y, hover) | {"marker": scale}
-        figures["local dimension"] = {"data": [dots], "layout": layout}
     if not figures:
-        dots = _dots(x, y, hover) | {"marker": marker(0, size=5)}
-        figures["points"] = {"data": [dots], "layout": layout}
+        alike = scatter(x, y, hover) | {"marker": marker(0, size=5)}
+        figures["points"] = {"data": [alike], "layout": layout}
     return figures
 
 
-def _dots(x: list[Any], y: list[Any], hover: list[str]) -> dict[str, Any]:
+def groups(
+    names: Sequence[str],
+    x: Sequence[Any],
+    y: Sequence[Any],
+    hover: Sequence[str],
+    key: Callable[[str], Any] | None = None,
+) -> list[dict[str, Any]]:
+    """Points by name: a trace and a look for each, sorted by ``key``."""
+    rows: dict[str, list[int]] = {}
+    for i, name in enumerate(names):
+        rows.setdefault(name, []).append(i)
+    return [
+        scatter(*([column[i] for i in rows[name]] for column in (x, y, hover)))
+        | {"name": safe(name, 22), "marker": marker(place, size=5)}
+        for place, name in enumerate(sorted(rows, key=key))
+    ]
+
+
+def local_scale(local: Sequence[float | None]) -> dict[str, Any]:
+    """Colours of local dimensions, but for the lowest and highest fiftieth."""
+    known = sorted(v for v in local if v is not None)
+    ends = (known[len(known) // 50], known[-len(known) // 50 - 1]) if known else (0, 1)
+    return {
+        "size": 5,
+        "color": rounded(local),
+        "colorscale": "Cividis",
+        "cmin": ends[0],
+        "cmax": ends[1],
+        "colorbar": {"title": "local<br>dimension", "thickness": 10, "outlinewidth": 0},
+    }
+
+
+def scatter(x: list[Any], y: list[Any], hover: list[str]) -> dict[str, Any]:
+    """Points that tell their text when pointed at."""
     return {
         "x": x,
         "y": y,

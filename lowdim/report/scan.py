@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from lowdim.report.advice import (
     layer_advice,
 )
 from lowdim.report.deep import Deep, deep_points
-from lowdim.report.document import Report
+from lowdim.report.document import Document, Report
 from lowdim.report.job import Job, open_job
 from lowdim.report.sections import (
     attempt,
@@ -123,18 +124,12 @@ def scan(
     options |= {"deep": True} if deep else {}
     options |= {k: str(v) for k, v in files.items() if isinstance(v, (str, Path))}
     report = Report(source=job.source, options=options | {"memory": memory}, notes=job.notes)
-    report.created = datetime.now(UTC).isoformat(timespec="seconds")
-    report.lowdim, report.environment = lowdim.__version__, environment()
     run = _Run(job, report, Pieces(folder, key, resume=resume), progress or Silent(), memory)
-    try:
-        run.all()
-        report.complete = True
-    finally:
-        report.methods = _methods_used(report)
-        report.seconds = time.perf_counter() - start
-        report.peak_bytes = peak_bytes()
-        if folder is not None and not report.complete:
-            report.save_json(folder)
+    with recorded(report, folder, start):
+        try:
+            run.all()
+        finally:
+            report.methods = _methods_used(report)
     if run.pieces.reused:
         report.notes.append(f"resumed: {run.pieces.reused} finished pieces of a stopped scan used")
     run.pieces.clear()
@@ -296,6 +291,23 @@ def _methods_used(report: Report) -> dict[str, Any]:
         profile = (deep.get("profile") or {}).get("rows", ())
         used |= {id for row in profile for id in row["estimates"]}
     return {m.id: m.to_dict() for m in methods() if m.id in used}
+
+
+@contextmanager
+def recorded(report: Document, folder: Path | None, start: float) -> Iterator[None]:
+    """Write when, where and at what cost a run was made into its report; ``start`` is when the
+    clock began. A run that ends before its time leaves its JSON in the folder.
+    """
+    report.created = datetime.now(UTC).isoformat(timespec="seconds")
+    report.lowdim, report.environment = lowdim.__version__, environment()
+    try:
+        yield
+        report.complete = True
+    finally:
+        report.seconds = time.perf_counter() - start
+        report.peak_bytes = peak_bytes()
+        if folder is not None and not report.complete:
+            report.save_json(folder)
 
 
 def environment() -> dict[str, Any]:

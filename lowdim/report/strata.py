@@ -6,7 +6,6 @@ import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from lowdim.io.write import check_writable
 from lowdim.nouns import Shared
 from lowdim.registry import Method, find, methods
 from lowdim.report.job import Job, open_job
-from lowdim.report.scan import MAX_POINTS, environment, peak_bytes
+from lowdim.report.scan import MAX_POINTS, recorded
 from lowdim.report.sections import attempt, per_point
 from lowdim.report.strata_document import StrataReport
 from lowdim.report.strata_labels import (
@@ -144,19 +143,11 @@ def strata(
     files = {"text": text, "labels": labels}
     options |= {k: str(v) for k, v in files.items() if isinstance(v, (str, Path))}
     report = StrataReport(source=job.source, options=options | {"memory": memory}, notes=job.notes)
-    report.created = datetime.now(UTC).isoformat(timespec="seconds")
-    report.lowdim, report.environment = lowdim.__version__, environment()
     report.methods = {id: find(id).to_dict() for id in (*MEASURES, finder.id)}
     kept = Pieces(folder, key, resume=resume)
     run = _Run(job, what, report, finder, kept, folder, progress or Silent(), memory)
-    try:
+    with recorded(report, folder, start):
         run.all()
-        report.complete = True
-    finally:
-        report.seconds = time.perf_counter() - start
-        report.peak_bytes = peak_bytes()
-        if folder is not None and not report.complete:
-            report.save_json(folder)
     if kept.reused:
         report.notes.append(f"resumed: {kept.reused} finished parts of a stopped run used")
     kept.clear()

@@ -10,11 +10,15 @@ from lowdim.report.plots import (
     LONGEST_LEGEND,
     Figure,
     error_bars,
+    groups,
     histogram,
+    interval_dots,
     line,
+    local_scale,
     marker,
     rounded,
     safe,
+    scatter,
 )
 from lowdim.report.words import interval, number
 
@@ -38,10 +42,10 @@ def piece_map(points: dict[str, Any]) -> dict[str, Figure]:
         "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
         "legend": LEGEND | {"itemsizing": "constant"},
     }
-    n = len(points["x"])
+    x, y = rounded(points["x"]), rounded(points["y"])
     columns = {name: points.get(name) for name in ("label", "text", "local_dimension")}
     hover = []
-    for i in range(n):
+    for i in range(len(x)):
         said = [f"row {points['row'][i]}, piece {points['piece'][i]}"]
         if columns["label"]:
             said.append(safe(columns["label"][i]))
@@ -50,23 +54,17 @@ def piece_map(points: dict[str, Any]) -> dict[str, Figure]:
         if columns["text"]:
             said.append(wrapped(columns["text"][i]))
         hover.append("<br>".join(said))
+    figures = {}
     by_piece = [f"piece {k}" for k in points["piece"]]
-    figures = {"piece": _groups(points, by_piece, hover, layout)}
-    if columns["label"]:
-        figures["label"] = _groups(points, columns["label"], hover, layout)
-    if local := columns["local_dimension"]:
-        known = sorted(v for v in local if v is not None)
-        if known:
-            scale = {
-                "size": 5,
-                "color": rounded(local),
-                "colorscale": "Cividis",
-                "cmin": known[len(known) // 50],
-                "cmax": known[-len(known) // 50 - 1],
-                "colorbar": {"title": "local<br>dimension", "thickness": 10, "outlinewidth": 0},
-            }
-            dots = _dots(points, range(n), hover) | {"marker": scale}
-            figures["local dimension"] = {"data": [dots], "layout": layout}
+    for what, column in (("piece", by_piece), ("label", columns["label"])):
+        if column:
+            traces = groups(column, x, y, hover, natural)
+            legend = {"showlegend": len(traces) <= LONGEST_LEGEND}
+            figures[what] = {"data": traces, "layout": layout | legend}
+    local = columns["local_dimension"] or []
+    if any(v is not None for v in local):
+        shaded = scatter(x, y, hover) | {"marker": local_scale(local)}
+        figures["local dimension"] = {"data": [shaded], "layout": layout}
     return figures
 
 
@@ -80,36 +78,11 @@ def wrapped(text: str, width: int = 55) -> str:
     return "<br>".join(lines)
 
 
-def _groups(
-    points: dict[str, Any], names: Sequence[str], hover: list[str], layout: Figure
-) -> Figure:
-    groups: dict[str, list[int]] = {}
-    for i, name in enumerate(names):
-        groups.setdefault(name, []).append(i)
-    ordered = sorted(groups.items(), key=lambda item: natural(item[0]))
-    traces = [
-        _dots(points, rows, hover) | {"name": safe(name, 22), "marker": marker(place, size=5)}
-        for place, (name, rows) in enumerate(ordered)
-    ]
-    return {"data": traces, "layout": layout | {"showlegend": len(groups) <= LONGEST_LEGEND}}
-
-
 def natural(name: str) -> tuple[str, int, str]:
     """Piece 10 after piece 9."""
     digits = len(name) - len(name.rstrip("0123456789"))
     head, tail = (name[:-digits], name[-digits:]) if digits else (name, "")
     return head, int(tail) if tail.isascii() and tail else 0, name
-
-
-def _dots(points: dict[str, Any], rows: Sequence[int] | range, hover: list[str]) -> dict[str, Any]:
-    return {
-        "type": "scattergl" if len(points["x"]) > 5_000 else "scatter",
-        "x": rounded([points["x"][i] for i in rows]),
-        "y": rounded([points["y"][i] for i in rows]),
-        "text": [hover[i] for i in rows],
-        "mode": "markers",
-        "hovertemplate": "%{text}<extra></extra>",
-    }
 
 
 def dimensions(rows: Sequence[dict[str, Any]]) -> Figure:
@@ -170,20 +143,10 @@ def sharing(gate: dict[str, Any]) -> dict[str, Figure]:
 def sharing_by_label(gate: dict[str, Any]) -> Figure:
     """Mean of the doubt and its interval, label by label; the dashed line is that of all."""
     rows = sorted(gate["labels"], key=lambda row: row["value"], reverse=True)
-    places = list(range(len(rows)))
-    dots = {
-        "x": rounded([row["value"] for row in rows]),
-        "y": places,
-        "error_x": error_bars(rows, "value"),
-        "mode": "markers",
-        "marker": {"color": "var(--c1)", "size": 9},
-        "text": [f"{safe(r['label'])}<br>{number(r['value'])} {interval(r)}" for r in rows],
-        "hovertemplate": "%{text}<extra></extra>",
-    }
-    ticks = {"tickvals": places, "ticktext": [safe(row["label"], 22) for row in rows]}
+    dots, names = interval_dots(rows)
     layout = {
         "xaxis": {"title": SHARING[gate["kind"]], "nticks": 5, "automargin": False},
-        "yaxis": ticks | {"automargin": False, "range": [-0.6, len(rows) - 0.4]},
+        "yaxis": names | {"automargin": False},
         "shapes": [line("x", gate["all"]["value"])],
         "margin": names_margin([row["label"] for row in rows]),
     }

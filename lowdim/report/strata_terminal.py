@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
-
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -11,26 +9,18 @@ from rich.text import Text
 from lowdim.report import strata_words as said
 from lowdim.report import words
 from lowdim.report.strata_document import StrataReport
+from lowdim.report.terminal import first_note, head
 
 MOST_PIECES = 20
 
 
 def summary(report: StrataReport) -> RenderableType:
     """Show what was found in about thirty lines of eighty columns; nothing is read as markup."""
-    parts: list[RenderableType] = [
-        Text(words.short(report.source.get("name") or "points"), style="bold"),
-        Text(", ".join(words.scanned(report))),
-        Text(", ".join(words.ran(report)), "dim"),
-    ]
-    if not report.complete:
-        parts.append(Text("Incomplete: the run was stopped before it ended.", style="bold yellow"))
-    parts += [Text(), *(Text(sentence) for sentence in said.sentences(report))]
+    parts = head(report, said.sentences(report), run="run")
     if report.pieces:
         parts += [Text("\nPieces", style="bold"), _pieces(report)]
     if report.notes:
-        more = f" (and {len(report.notes) - 1} more)" if len(report.notes) > 1 else ""
-        first = textwrap.shorten(report.notes[0], 140, placeholder=" …")
-        parts.append(Text(f"\nNote: {first}{more}", style="dim"))
+        parts += [Text(), first_note(report.notes)]
     return Group(*parts)
 
 
@@ -43,7 +33,7 @@ def _pieces(report: StrataReport) -> Group:
         table.add_column(justify="right", no_wrap=True, min_width=width)
     table.add_column(overflow="ellipsis", no_wrap=True, ratio=1)
     heads = ("  piece", "points", "dimension", "rank", "returns" if jaccard else "", rich_in)
-    table.add_row(*(Text(head, style="dim") for head in heads))
+    table.add_row(*(Text(name, style="dim") for name in heads))
     for row in rows[:MOST_PIECES]:
         found = (
             row["estimates"].get("geometry/mle") or row["estimates"].get("geometry/two-nn") or {}

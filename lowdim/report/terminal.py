@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lowdim.report import words
-from lowdim.report.document import Report
+from lowdim.report.document import Document, Report
 
 BARS = "▁▂▃▄▅▆▇█"
 CURVE = 24
@@ -35,7 +35,8 @@ def summary(report: Report) -> RenderableType:
 
     Every text of the scan is shown as it is: nothing in it is read as markup.
     """
-    parts: list[RenderableType] = [_head(report)]
+    said = words.sentences(report)[:MOST_SENTENCES]
+    parts: list[RenderableType] = head(report, said, run="scan")
     if report.embedding:
         parts.append(_embedding(report.embedding))
     if len(report.layers) > 1:
@@ -47,25 +48,28 @@ def summary(report: Report) -> RenderableType:
     if report.advice:
         parts.append(_advice(report.advice))
     if report.notes:
-        more = f" (and {len(report.notes) - 1} more)" if len(report.notes) > 1 else ""
-        first = textwrap.shorten(report.notes[0], 140, placeholder=" …")
-        parts.append(Text(f"Note: {first}{more}", style="dim"))
+        parts.append(first_note(report.notes))
     return Group(*parts)
 
 
-def _head(report: Report) -> Group:
-    """Name, facts, and the sentences that matter most."""
-    name = Text(words.short(report.source.get("name") or "points"), style="bold")
+def head(report: Document, sentences: Sequence[str], *, run: str) -> list[RenderableType]:
+    """Name, facts, and the sentences that matter most; ``run`` is what a command calls its own."""
     lines = [
-        name,
+        Text(words.short(report.source.get("name") or "points"), style="bold"),
         Text(", ".join(words.scanned(report))),
         Text(", ".join(words.ran(report)), "dim"),
     ]
     if not report.complete:
-        lines.append(Text("Incomplete: the scan was stopped before it ended.", style="bold yellow"))
-    return Group(
-        *lines, Text(), *(Text(sentence) for sentence in words.sentences(report)[:MOST_SENTENCES])
-    )
+        stopped = f"Incomplete: the {run} was stopped before it ended."
+        lines.append(Text(stopped, style="bold yellow"))
+    return [*lines, Text(), *(Text(sentence) for sentence in sentences)]
+
+
+def first_note(notes: Sequence[str]) -> Text:
+    """The start of the first, and how many more there are."""
+    more = f" (and {len(notes) - 1} more)" if len(notes) > 1 else ""
+    first = textwrap.shorten(notes[0], 140, placeholder=" …")
+    return Text(f"Note: {first}{more}", style="dim")
 
 
 def _title(text: str) -> Text:

@@ -57,8 +57,8 @@ class ElasticNetSubspace(SelfExpressive):
 
     Parameters
     ----------
-    n_pieces : int
-        K.
+    n_pieces, join, rank, reduce, random_state, memory
+        See :class:`SelfExpressive`.
     l1 : float
         Share of the l1 penalty, above 0 and at most 0.999: near 1 few points, near 0 many.
     alpha : float
@@ -70,8 +70,6 @@ class ElasticNetSubspace(SelfExpressive):
     start, width : int
         Points in the first active set (the nearest in direction), and the most that come in a
         round. They change the time and not the result.
-    join, rank, reduce, random_state, memory
-        As in :class:`SparseSubspaceOMP`.
 
     Attributes
     ----------
@@ -106,17 +104,14 @@ class ElasticNetSubspace(SelfExpressive):
         random_state: int = 0,
         memory: int | float | str | None = None,
     ) -> None:
-        self.n_pieces = n_pieces
+        super().__init__(
+            n_pieces, join=join, rank=rank, reduce=reduce, random_state=random_state, memory=memory
+        )
         self.l1 = l1
         self.alpha = alpha
         self.tolerance = tolerance
         self.start = start
         self.width = width
-        self.join = join
-        self.rank = rank
-        self.reduce = reduce
-        self.random_state = random_state
-        self.memory = memory
 
     def _codes(self, x: Tensor, job: Job) -> sp.csr_array:
         if not (0 < self.l1 <= 0.999 and 1 < self.alpha <= 1000):

@@ -205,14 +205,10 @@ def flag_dimension(
 
     Parameters
     ----------
-    x : Tensor
-        (n, d) distinct points.
-    neighbors : Neighbors
-        Of the same points, with at least ``k`` columns.
+    x, neighbors, memory
+        As for :func:`lowdim.geometry.local_pca`.
     k : int
         Points of a patch, at least 3; no value exceeds k - 1.
-    memory : int, float or str, optional
-        Budget of the blocks of patches.
 
     Raises
     ------

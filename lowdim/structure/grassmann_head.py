@@ -11,7 +11,7 @@ principal directions of each class (Watanabe 1967).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Self
+from typing import Any, Self, overload
 
 import numpy as np
 import torch
@@ -84,8 +84,14 @@ class GrassmannSGD(torch.optim.Optimizer):
             raise InputError(f"lr={lr}, momentum={momentum}: give lr above 0, momentum in [0, 1)")
         super().__init__(params, {"lr": lr, "momentum": momentum})
 
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """One step; ``closure`` evaluates the loss anew, as everywhere in torch."""
         loss = None
         if closure is not None:

@@ -34,14 +34,12 @@ class LeastSquaresRepresentation(SelfExpressive):
 
     Parameters
     ----------
-    n_pieces : int
-        K.
+    n_pieces, join, rank, reduce, random_state, memory
+        See :class:`SelfExpressive`.
     regularization : float
         lambda, in units of n / d, the mean energy of a direction; above zero.
     n_neighbors : int
         Largest coefficients of each row that the graph keeps.
-    join, rank, reduce, random_state, memory
-        As in :class:`SparseSubspaceOMP`.
 
     Notes
     -----
@@ -62,14 +60,11 @@ class LeastSquaresRepresentation(SelfExpressive):
         random_state: int = 0,
         memory: int | float | str | None = None,
     ) -> None:
-        self.n_pieces = n_pieces
+        super().__init__(
+            n_pieces, join=join, rank=rank, reduce=reduce, random_state=random_state, memory=memory
+        )
         self.regularization = regularization
         self.n_neighbors = n_neighbors
-        self.join = join
-        self.rank = rank
-        self.reduce = reduce
-        self.random_state = random_state
-        self.memory = memory
 
     def _codes(self, x: Tensor, job: Job) -> sp.csr_array:
         left, right = least_squares_factors(x, self.regularization, self.memory)

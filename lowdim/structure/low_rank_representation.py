@@ -35,15 +35,13 @@ class LowRankRepresentation(SelfExpressive):
 
     Parameters
     ----------
-    n_pieces : int
-        K.
+    n_pieces, join, rank, reduce, random_state, memory
+        See :class:`SelfExpressive`.
     threshold : float
         theta, in units of n / d, the mean energy of a direction: directions with less are noise.
         At 0 the points are taken to have none.
     n_neighbors : int
         Largest coefficients of each row that the graph keeps.
-    join, rank, reduce, random_state, memory
-        As in :class:`SparseSubspaceOMP`.
 
     Notes
     -----
@@ -64,14 +62,11 @@ class LowRankRepresentation(SelfExpressive):
         random_state: int = 0,
         memory: int | float | str | None = None,
     ) -> None:
-        self.n_pieces = n_pieces
+        super().__init__(
+            n_pieces, join=join, rank=rank, reduce=reduce, random_state=random_state, memory=memory
+        )
         self.threshold = threshold
         self.n_neighbors = n_neighbors
-        self.join = join
-        self.rank = rank
-        self.reduce = reduce
-        self.random_state = random_state
-        self.memory = memory
 
     def _codes(self, x: Tensor, job: Job) -> sp.csr_array:
         factor = low_rank_factor(x, self.threshold, self.memory)

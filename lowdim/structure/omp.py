@@ -107,15 +107,13 @@ def omp(
     exactly, Tropp 2004); where two atoms nearly coincide it may take either.
     """
     x = as_points(x)
-    atoms = unit_columns(dictionary, x.shape[1])
-    dtype = torch.promote_types(x.dtype, atoms.dtype)
-    atoms = atoms.to(x.device, dtype)
+    atoms = unit_columns(dictionary, x)
     (n, d), m = x.shape, atoms.shape[1]
     if not isinstance(sparsity, int) or not 1 <= sparsity <= m:
         raise InputError(f"sparsity={sparsity!r}: give an integer from 1 to {m}, the atoms")
     if not 0 <= tolerance < 1:
         raise InputError(f"tolerance={tolerance!r}: give a share of the length, 0 to below 1")
-    size, s, cores = dtype.itemsize, sparsity, workers(x.device)
+    size, s, cores = atoms.dtype.itemsize, sparsity, workers(x.device)
     rows = plan(
         "matching pursuit",
         rows=n,
@@ -132,11 +130,11 @@ def omp(
     return SparseCodes(torch.cat([p.index for p in parts]), torch.cat([p.values for p in parts]))
 
 
-def unit_columns(dictionary: Any, d: int) -> Tensor:
-    """The (d, m) atoms, checked to have length one up to a thousandth."""
+def unit_columns(dictionary: Any, x: Tensor) -> Tensor:
+    """The (d, m) atoms, of length one up to a thousandth, on the device of x and as precise."""
     atoms = as_points(dictionary, name="dictionary")
-    if len(atoms) != d:
-        raise InputError(f"dictionary has {len(atoms)} rows for points of {d} columns")
+    if len(atoms) != x.shape[1]:
+        raise InputError(f"dictionary has {len(atoms)} rows for points of {x.shape[1]} columns")
     lengths = torch.linalg.vector_norm(atoms, dim=0)
     off = (lengths - 1).abs() > 1e-3
     if bool(off.any()):
@@ -145,7 +143,7 @@ def unit_columns(dictionary: Any, d: int) -> Tensor:
             f"dictionary column {column} has length {float(lengths[column]):.4g}: scale every "
             "atom to length one"
         )
-    return atoms
+    return atoms.to(x.device, torch.promote_types(x.dtype, atoms.dtype))
 
 
 def _pursue(x: Tensor, atoms: Tensor, gram: Tensor, s: int, tolerance: float) -> SparseCodes:

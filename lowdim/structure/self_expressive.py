@@ -88,6 +88,23 @@ class SelfExpressive(LinearPieces):
     A subclass codes the points (:meth:`_codes`). Rows are scaled to length one first, for a linear
     subspace is a matter of directions; equal rows are coded once and share their piece.
 
+    Parameters
+    ----------
+    n_pieces : int
+        K.
+    join : float
+        Weight that joins the points of a component of the graph, see
+        :func:`lowdim.structure.spectral_graph.spectral_labels`.
+    rank : int, optional
+        Dimension of every piece; by default each piece's own, by the BIC.
+    reduce : int, optional
+        Code the unit rows on this many principal directions only; ``energy_kept_`` tells what was
+        lost. The pieces are of the full rows all the same.
+    random_state : int
+        Of the spectral clustering; the graph has no randomness.
+    memory : int, float or str, optional
+        Budget of working memory.
+
     Attributes
     ----------
     coefficients_ : scipy.sparse.csr_array
@@ -101,10 +118,22 @@ class SelfExpressive(LinearPieces):
         Share of the energy of the unit rows that the coding saw: 1 unless ``reduce`` is given.
     """
 
-    join: float
-    reduce: int | None
-    random_state: int
-    memory: int | float | str | None
+    def __init__(
+        self,
+        n_pieces: int,
+        *,
+        join: float,
+        rank: int | None,
+        reduce: int | None,
+        random_state: int,
+        memory: int | float | str | None,
+    ) -> None:
+        self.n_pieces = n_pieces
+        self.join = join
+        self.rank = rank
+        self.reduce = reduce
+        self.random_state = random_state
+        self.memory = memory
 
     def _fit(self, source: Source, job: Job) -> Strata:
         k, (n, d) = self.n_pieces, (source.n, source.dim)

@@ -41,24 +41,12 @@ class SparseSubspaceOMP(SelfExpressive):
 
     Parameters
     ----------
-    n_pieces : int
-        K.
+    n_pieces, join, rank, reduce, random_state, memory
+        See :class:`SelfExpressive`.
     sparsity : int
         Most other points in the code of a point: about the dimension of a piece, or below.
     tolerance : float
         A point is coded when what is left of its unit row is no longer than this.
-    join : float
-        Weight that joins the points of a component of the graph, see
-        :func:`lowdim.structure.spectral_graph.spectral_labels`.
-    rank : int, optional
-        Dimension of every piece; by default each piece's own, by the BIC.
-    reduce : int, optional
-        Code the unit rows on this many principal directions only; ``energy_kept_`` tells what was
-        lost. The pieces are of the full rows all the same.
-    random_state : int
-        Of the spectral clustering; the graph has no randomness.
-    memory : int, float or str, optional
-        Budget of working memory.
 
     Notes
     -----
@@ -83,14 +71,11 @@ class SparseSubspaceOMP(SelfExpressive):
         random_state: int = 0,
         memory: int | float | str | None = None,
     ) -> None:
-        self.n_pieces = n_pieces
+        super().__init__(
+            n_pieces, join=join, rank=rank, reduce=reduce, random_state=random_state, memory=memory
+        )
         self.sparsity = sparsity
         self.tolerance = tolerance
-        self.join = join
-        self.rank = rank
-        self.reduce = reduce
-        self.random_state = random_state
-        self.memory = memory
 
     def _codes(self, x: Tensor, job: Job) -> sp.csr_array:
         if not isinstance(self.sparsity, int) or self.sparsity < 1 or not self.tolerance >= 0:

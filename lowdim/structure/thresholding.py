@@ -85,16 +85,14 @@ def lasso(
         The codes do not fit.
     """
     x = as_points(x)
-    atoms = unit_columns(dictionary, x.shape[1])
-    dtype = torch.promote_types(x.dtype, atoms.dtype)
-    atoms = atoms.to(x.device, dtype)
+    atoms = unit_columns(dictionary, x)
     (n, d), m = x.shape, atoms.shape[1]
     if not 0 < penalty < float("inf") or not tolerance > 0 or max_iter < 1:
         raise InputError(
             f"penalty={penalty!r}, tolerance={tolerance!r}, max_iter={max_iter!r}: all must be "
             "above zero"
         )
-    size, cores = dtype.itemsize, workers(x.device)
+    size, cores = atoms.dtype.itemsize, workers(x.device)
     rows = plan(
         "the lasso",
         rows=n,

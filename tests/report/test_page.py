@@ -6,8 +6,6 @@ import dataclasses
 import json
 import math
 import re
-import shutil
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -16,16 +14,18 @@ import pytest
 from lowdim.report import plots, words
 from lowdim.report.document import Report
 from lowdim.report.page import render, render_summary
+from tests.report.conftest import Visit
 from tests.report.sample import HOSTILE, PAPERS, sample_report
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-CHROMIUM = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+
+def without_plotly(html: str) -> str:
+    """The page without plotly.js, whose five megabytes hold every word."""
+    before, _, rest = html.partition('<script type="text/plain" id="plotly">')
+    return before + rest.partition("</script>")[2]
 
 
 def drawn(report: Report) -> str:
-    """The page without plotly.js, whose five megabytes hold every word."""
-    before, _, rest = render(report).partition('<script type="text/plain" id="plotly">')
-    return before + rest.partition("</script>")[2]
+    return without_plotly(render(report))
 
 
 class Elements(HTMLParser):
@@ -171,6 +171,12 @@ def test_interpolated_energy_is_close_to_the_true_curve() -> None:
     assert max(share) <= 1
 
 
+def test_groups_in_a_legend_look_different() -> None:
+    looks = [plots.marker(place, size=5) for place in range(plots.LONGEST_LEGEND)]
+    assert len({(look["color"], look["symbol"]) for look in looks}) == len(looks)
+    assert len({look["color"] for look in looks[:12]}) == 12
+
+
 def test_plotly_reads_no_markup_from_the_scan() -> None:
     for text in HOSTILE:
         drawn = plots.safe(text)
@@ -194,17 +200,6 @@ def test_the_sentences_carry_the_figures() -> None:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[object]:
-    playwright = pytest.importorskip("playwright.sync_api")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine")
-    with playwright.sync_playwright() as running:
-        opened = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
-@pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pages")
     incomplete = dataclasses.replace(sample_report(n_weights=3), complete=False)
@@ -216,45 +211,6 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }.items():
         (folder / f"{name}.html").write_text(render(report), encoding="utf-8")
     return folder
-
-
-class Visit:
-    """One page, with all that it said and asked for on the way."""
-
-    def __init__(self, browser, file: Path, **options) -> None:
-        self.context = browser.new_context(**options)
-        self.page = self.context.new_page()
-        self.errors: list[str] = []
-        self.requests: list[str] = []
-        self.page.on("console", lambda message: self.errors.append(message.text))
-        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("dialog", lambda dialog: self.errors.append("a dialog opened"))
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.goto(file.as_uri())
-
-    def scroll_through(self) -> None:
-        """Bring every plot near the screen, one after the other."""
-        for canvas in self.page.locator(".canvas").all():
-            canvas.scroll_into_view_if_needed()
-            canvas.locator(".main-svg").first.wait_for(state="attached")
-
-    def column(self, table: str, place: int) -> list[str]:
-        """Texts of a column in the order of its rows."""
-        cells = self.page.locator(f"#{table} tbody tr td:nth-child({place})")
-        return [text.split("\n")[0] for text in cells.all_inner_texts()]
-
-
-@pytest.fixture
-def visit(browser, pages: Path) -> Iterator[object]:
-    visits: list[Visit] = []
-
-    def open_page(name: str, **options) -> Visit:
-        visits.append(Visit(browser, pages / f"{name}.html", **options))
-        return visits[-1]
-
-    yield open_page
-    for opened in visits:
-        opened.context.close()
 
 
 @pytest.mark.browser

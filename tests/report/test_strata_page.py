@@ -11,7 +11,7 @@ import lowdim
 from lowdim.report.strata_parts import render_strata
 from tests.report.sample import HOSTILE
 from tests.report.strata_sample import labelled, planted, registered
-from tests.report.test_page import CHROMIUM, Elements, Visit, luminance
+from tests.report.test_page import Elements, contrast, without_plotly
 
 
 @pytest.fixture(scope="module")
@@ -41,17 +41,11 @@ def pages(reports, tmp_path_factory):
     return folder
 
 
-def drawn(html):
-    """The page without plotly.js."""
-    before, _, rest = html.partition('<script type="text/plain" id="plotly">')
-    return before + rest.partition("</script>")[2]
-
-
 def test_every_section_is_there_or_left_out(pages):
-    ids = {
-        name: {a.get("id") for _, a in Elements(drawn((pages / f"{name}.html").read_text())).found}
-        for name in ("plain", "bare")
+    html = {
+        name: without_plotly((pages / f"{name}.html").read_text()) for name in ("plain", "bare")
     }
+    ids = {name: {a.get("id") for _, a in Elements(h).found} for name, h in html.items()}
     whole = {"map", "pieces", "labels", "sharing", "between", "stability", "about"}
     assert whole | {"texts", "about-pieces", "contingency", "agreement"} <= ids["plain"]
     assert {"map", "pieces", "sharing", "about"} <= ids["bare"]
@@ -69,37 +63,13 @@ def test_the_words_of_a_text_make_no_element(pages):
 
 def test_a_stopped_run_is_drawn_as_far_as_it_came():
     report = lowdim.StrataReport(source={"kind": "points", "name": "x.npy", "n": 9, "dim": 2})
-    html = drawn(render_strata(report))
+    html = without_plotly(render_strata(report))
     assert "Incomplete" in html
     assert "strata.json" in html
     assert "scan" not in re.sub(r"<style>.*?</style>|<script.*?</script>", "", html, flags=re.S)
 
 
 # --- in a browser -------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine")
-    with playwright.sync_playwright() as running:
-        opened = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
-@pytest.fixture
-def visit(browser, pages):
-    visits = []
-
-    def open_page(name, **options):
-        visits.append(Visit(browser, pages / f"{name}.html", **options))
-        return visits[-1]
-
-    yield open_page
-    for opened in visits:
-        opened.context.close()
 
 
 @pytest.mark.browser
@@ -160,11 +130,9 @@ def test_a_phone_shows_no_sideways_scroll(visit, name):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_pressed_button_can_be_read(visit, scheme):
     page = visit("plain", color_scheme=scheme).page
-    style = "(e, name) => getComputedStyle(e)[name]"
     for pressed in ("true", "false"):
-        button = page.locator(f'button[aria-pressed="{pressed}"]').first
-        a, b = (luminance(button.evaluate(style, part)) for part in ("color", "backgroundColor"))
-        assert (max(a, b) + 0.05) / (min(a, b) + 0.05) >= 4.5
+        button = f'button[aria-pressed="{pressed}"]'
+        assert contrast(page, button, button) >= 4.5
 
 
 def test_the_report_draws_the_same_page_again(reports):

@@ -18,12 +18,9 @@ from lowdim.structure.coding_rate import (
     sparse_rate_reduction_loss,
     subspace_rate,
 )
+from tests.structure.sample import normal
 
 EPS = 0.5
-
-
-def normal(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def orthonormal(n, d, seed=0):
@@ -87,8 +84,7 @@ def test_gradients(n, d):
     inside = (weights.detach() + 0.1).requires_grad_()
     assert torch.autograd.gradcheck(compressed_rate, (z, inside))
     assert torch.autograd.gradcheck(lambda a: label_rate(a, torch.arange(n) % 2), z)
-    loss = lambda a: sparse_rate_reduction_loss(a, bases, penalty=0.1)  # noqa: E731
-    assert torch.autograd.gradcheck(loss, z)
+    assert torch.autograd.gradcheck(lambda a: sparse_rate_reduction_loss(a, bases, penalty=0.1), z)
 
 
 def test_rate_in_subspaces_is_that_of_the_coordinates():

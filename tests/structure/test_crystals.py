@@ -13,10 +13,7 @@ from lowdim.structure.crystals import (
     lda_project,
     parallelogram_score,
 )
-
-
-def normal(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+from tests.structure.sample import normal
 
 
 def pairs(n=80, d=50, distractor=20.0):

@@ -9,24 +9,13 @@ from lowdim.datasets import strata
 from lowdim.errors import InputError
 from lowdim.structure import ElasticNetSubspace
 from lowdim.structure.elastic_net import elastic_net_codes, restricted
-
-
-def unit(n=120, noise=0.3, **options):
-    return torch.nn.functional.normalize(strata(n, noise=noise, **options).points)
-
-
-def dense(codes, n):
-    return (
-        torch.zeros(len(codes["index"]), n)
-        .double()
-        .scatter_add(1, codes["index"], codes["values"].double())
-    )
+from tests.structure.sample import dense, unit
 
 
 @pytest.mark.parametrize(("l1", "alpha"), [(0.9, 20.0), (0.5, 5.0), (0.99, 3.0)])
 @pytest.mark.parametrize("start", [4, 64])
 def test_agrees_with_scikit_learn(l1, alpha, start):
-    x = unit()
+    x = unit(120)
     n, d = x.shape
     codes = elastic_net_codes(
         x, torch.arange(8), l1=l1, alpha=alpha, tolerance=1e-4, start=start, width=5

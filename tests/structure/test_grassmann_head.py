@@ -12,10 +12,7 @@ from lowdim.structure.grassmann_head import (
     SubspaceClassifier,
     horizontal,
 )
-
-
-def normal(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+from tests.structure.sample import normal
 
 
 def test_logits_are_lengths_of_projections_whatever_the_basis():

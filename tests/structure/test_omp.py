@@ -12,20 +12,12 @@ from torch.nn.functional import normalize
 
 from lowdim.errors import InputError, MemoryBudgetError
 from lowdim.structure import omp
-
-
-def atoms(d, m, seed=0):
-    g = torch.Generator().manual_seed(seed)
-    return normalize(torch.randn(d, m, generator=g, dtype=torch.float64), dim=0)
-
-
-def points(n, d, seed=1):
-    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+from tests.structure.sample import atoms, normal
 
 
 @pytest.mark.parametrize(("d", "m", "s"), [(40, 100, 12), (30, 33, 30), (64, 20, 5), (6, 200, 1)])
 def test_equals_scikit_learn(d, m, s):
-    x, dictionary = points(600, d), atoms(d, m)
+    x, dictionary = normal(600, d, seed=1), atoms(d, m)
     found = omp(x, dictionary, s).dense(m).numpy()
     gram, xy = (dictionary.T @ dictionary).numpy(), (dictionary.T @ x.T).numpy()
     oracle = orthogonal_mp_gram(gram, xy, n_nonzero_coefs=s).T
@@ -34,7 +26,7 @@ def test_equals_scikit_learn(d, m, s):
 
 
 def test_tolerance_is_that_of_scikit_learn():
-    x, dictionary = points(200, 40), atoms(40, 100)
+    x, dictionary = normal(200, 40, seed=1), atoms(40, 100)
     found = omp(x, dictionary, 40, tolerance=0.3)
     gram, xy = (dictionary.T @ dictionary).numpy(), (dictionary.T @ x.T).numpy()
     squares = x.square().sum(1).numpy()
@@ -83,12 +75,12 @@ def test_incoherent_sums_are_recovered_exactly():
 
 
 def test_equal_opposite_and_nearly_equal_atoms():
-    one, x = atoms(10, 6), points(50, 10)
+    one, x = atoms(10, 6), normal(50, 10, seed=1)
     copies = torch.cat([one, one, -one], 1)
     plain, found = omp(x, one, 6), omp(x, copies, 12)
     assert torch.allclose(found.decode(copies), plain.decode(one), atol=1e-10)
     assert bool((found.counts == 6).all())  # the span is used up: no copy is taken as well
-    near = normalize(one + 1e-12 * points(6, 10).T, dim=0)
+    near = normalize(one + 1e-12 * normal(6, 10, seed=1).T, dim=0)
     found = omp(x, torch.cat([one, near], 1), 12)
     assert bool(torch.isfinite(found.values).all())
     worse = (x - plain.decode(one)).norm(dim=1) * (1 + 1e-6)
@@ -96,7 +88,7 @@ def test_equal_opposite_and_nearly_equal_atoms():
 
 
 def test_more_atoms_than_columns_rebuild_the_point():
-    x, dictionary = points(40, 5), atoms(5, 30)
+    x, dictionary = normal(40, 5, seed=1), atoms(5, 30)
     found = omp(x, dictionary, 30)
     assert bool((found.counts <= 5).all())
     assert torch.allclose(found.decode(dictionary), x, atol=1e-10)
@@ -104,7 +96,7 @@ def test_more_atoms_than_columns_rebuild_the_point():
 
 @pytest.mark.parametrize("scale", [1e-200, 1e200])
 def test_zero_tiny_and_huge_rows(scale):
-    x, dictionary = points(5, 20), atoms(20, 40)
+    x, dictionary = normal(5, 20, seed=1), atoms(20, 40)
     x[2] = 0
     plain, found = omp(x, dictionary, 4), omp(x * scale, dictionary, 4)
     assert torch.equal(found.index, plain.index)
@@ -113,7 +105,7 @@ def test_zero_tiny_and_huge_rows(scale):
 
 
 def test_neither_the_budget_nor_the_company_of_a_row_matters():
-    x, dictionary = points(700, 16), atoms(16, 50)
+    x, dictionary = normal(700, 16, seed=1), atoms(16, 50)
     whole, alone = omp(x, dictionary, 6), omp(x[333:334], dictionary, 6)
     small = omp(x, dictionary, 6, memory="1MB")
     assert torch.equal(whole.index, small.index)
@@ -123,7 +115,7 @@ def test_neither_the_budget_nor_the_company_of_a_row_matters():
 
 
 def test_what_is_left_is_orthogonal_to_the_atoms_taken():
-    x, dictionary = points(100, 32), atoms(32, 64)
+    x, dictionary = normal(100, 32, seed=1), atoms(32, 64)
     found = omp(x, dictionary, 9)
     taken = dictionary.T[found.index]  # (n, s, d)
     inner = torch.einsum("nsd,nd->ns", taken, x - found.decode(dictionary))
@@ -131,7 +123,7 @@ def test_what_is_left_is_orthogonal_to_the_atoms_taken():
 
 
 def test_decode_is_differentiable_and_dense_is_the_same_code():
-    x, dictionary = points(9, 8), atoms(8, 12)
+    x, dictionary = normal(9, 8, seed=1), atoms(8, 12)
     found = omp(x, dictionary, 3)
     assert torch.allclose(found.decode(dictionary), found.dense(12) @ dictionary.T)
     dictionary.requires_grad_()
@@ -141,13 +133,13 @@ def test_decode_is_differentiable_and_dense_is_the_same_code():
 
 
 def test_half_precision_and_mixed_types_are_promoted():
-    x, dictionary = points(20, 16), atoms(16, 30)
+    x, dictionary = normal(20, 16, seed=1), atoms(16, 30)
     assert omp(x.half(), dictionary.float(), 3).values.dtype == torch.float32
     assert omp(x.float(), dictionary, 3).values.dtype == torch.float64
 
 
 def test_mistakes_are_named():
-    x, dictionary = points(20, 16), atoms(16, 30)
+    x, dictionary = normal(20, 16, seed=1), atoms(16, 30)
     bad = x.clone()
     bad[7, 2] = math.nan
     for call, words in (

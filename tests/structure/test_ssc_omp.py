@@ -3,27 +3,15 @@ import pytest
 import torch
 from sklearn.linear_model import orthogonal_mp
 
-from lowdim.datasets import strata
 from lowdim.errors import InputError
 from lowdim.structure import SparseSubspaceOMP
 from lowdim.structure.ssc_omp import self_codes
-
-
-def unit(n=80, noise=0.3, **options):
-    return torch.nn.functional.normalize(strata(n, noise=noise, **options).points)
-
-
-def dense(codes, n):
-    return (
-        torch.zeros(len(codes["index"]), n)
-        .double()
-        .scatter_add(1, codes["index"], codes["values"].double())
-    )
+from tests.structure.sample import dense, unit
 
 
 @pytest.mark.parametrize("sparsity", [1, 4, 9])
 def test_agrees_with_scikit_learn(sparsity):
-    x = unit()
+    x = unit(80)
     codes = dense(self_codes(x, torch.arange(10), sparsity, 0.0), len(x))
     for j in range(10):
         others = np.delete(np.arange(len(x)), j)
@@ -33,7 +21,7 @@ def test_agrees_with_scikit_learn(sparsity):
 
 
 def test_what_is_left_is_orthogonal_to_the_atoms():
-    x = unit(seed=1)
+    x = unit(80, seed=1)
     codes = self_codes(x, torch.arange(len(x)), 6, 0.0)
     left = x - dense(codes, len(x)) @ x
     products = torch.einsum("bsd,bd->bs", x[codes["index"]], left)
@@ -43,14 +31,14 @@ def test_what_is_left_is_orthogonal_to_the_atoms():
 
 
 def test_a_point_of_a_small_subspace_needs_no_more_atoms_than_its_dimension():
-    x = unit(dims=(2, 3), noise=0.0)
+    x = unit(80, dims=(2, 3), noise=0.0)
     used = (self_codes(x, torch.arange(len(x)), 8, 1e-10)["values"] != 0).sum(1)
     assert int(used.max()) == 3
     assert int(used.min()) == 2
 
 
 def test_float32_takes_the_same_points():
-    x = unit(seed=2)
+    x = unit(80, seed=2)
     rows = torch.arange(len(x))
     double, single = (self_codes(v, rows, 5, 1e-5) for v in (x, x.float()))
     assert (double["index"] == single["index"]).double().mean() > 0.99
