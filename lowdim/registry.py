@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from lowdim.errors import InputError
 
-ROOMS = ("geometry", "diversity", "spectra", "compare", "structure")
+ROOMS = ("geometry", "diversity", "spectra", "compare", "structure", "adapt")
 """Rooms whose modules register methods when they are imported."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -115,6 +115,11 @@ def pieces() -> Need:
 def reduction() -> Need:
     """Points, brought to fewer columns by the estimator that is registered: a class."""
     return Need("reduction")
+
+
+def adaptation() -> Need:
+    """A model's weights, adapted by the method that is registered: a class of options."""
+    return Need("adaptation")
 
 
 @dataclass(frozen=True)
