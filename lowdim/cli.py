@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from lowdim import cli_adapt
+from lowdim.cli_shared import Memory, Seed, show, stoppable
 from lowdim.errors import InputError, LowdimError, require
-
-if TYPE_CHECKING:
-    from lowdim.core.progress import Progress
 
 app = typer.Typer(
     name="lowdim",
@@ -25,10 +23,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Memory = Annotated[
-    str | None, typer.Option(help="Memory budget, e.g. 2GiB; by default a quarter of free RAM")
-]
-Seed = Annotated[int, typer.Option(help="Seed of samples and randomised steps")]
+app.add_typer(cli_adapt.app, name="adapt")
 
 
 @app.command()
@@ -64,7 +59,7 @@ def scan(
 
     for module in ("jinja2", "plotly"):  # what the page needs is missed before the work, not after
         require(module, "report")
-    with _stoppable(f"pieces are in {out}") as progress:
+    with stoppable(f"pieces are in {out}") as progress:
         report = run(
             what,
             text=text,
@@ -79,7 +74,7 @@ def scan(
             progress=progress,
         )
     page = report.save(out)
-    _print(report)
+    show(report)
     print(page)
 
 
@@ -124,7 +119,7 @@ def strata(
 
     for module in ("jinja2", "plotly"):
         require(module, "report")
-    with _stoppable(f"parts are in {out}") as progress:
+    with stoppable(f"parts are in {out}") as progress:
         report = run(
             what,
             text=text,
@@ -142,7 +137,7 @@ def strata(
             progress=progress,
         )
     page = report.save(out)
-    _print(report)
+    show(report)
     print(page)
 
 
@@ -169,7 +164,7 @@ def measure(
     """Numbers only: measure points by method name, all from one search and one spectrum."""
     from lowdim.battery import measure as run
 
-    with _stoppable(f"pieces are in {out}" if out else None) as progress:
+    with stoppable(f"pieces are in {out}" if out else None) as progress:
         found = run(
             points,
             *(names or ()),
@@ -186,7 +181,7 @@ def measure(
     if as_json:
         print(json.dumps(found.to_dict(), indent=1))
     else:
-        _print(found)
+        show(found)
 
 
 @app.command("methods")
@@ -212,7 +207,7 @@ def list_methods(
         facts = f"{source} · cost {m.cost} · needs {needs} · oracle {m.oracle or 'closed forms'}"
         facts += " · only when asked for by name" * m.deep
         table.add_row(m.id, f"{m.question}\n[dim]{facts}[/dim]")
-    _print(table)
+    show(table)
 
 
 @app.command()
@@ -234,7 +229,7 @@ def diff(
     if as_json:
         print(json.dumps(found.to_dict(), indent=1))
     else:
-        _print(found)
+        show(found)
     if past:
         for row in past:
             print(f"past the limit: {row}", file=sys.stderr)
@@ -250,27 +245,6 @@ def _limit(text: str) -> tuple[str, float | str]:
     if not equals or not name or not value >= 0:
         raise InputError(f"--fail-over {text}: write measure=amount, e.g. two-nn=0.5 or vendi=5%")
     return name, amount if amount.endswith("%") else value
-
-
-@contextmanager
-def _stoppable(finished: str | None) -> Iterator[Progress]:
-    """Bars while it runs; Ctrl-C ends in one line, which says where what was finished is."""
-    from lowdim.core.interrupt import interruptible
-    from lowdim.core.progress import bars
-
-    try:
-        with interruptible(), bars() as progress:
-            yield progress
-    except KeyboardInterrupt:
-        kept = f": finished {finished}, continue with --resume" if finished else ""
-        print(f"stopped{kept}", file=sys.stderr)
-        raise SystemExit(130) from None
-
-
-def _print(what: Any) -> None:
-    from rich.console import Console
-
-    Console().print(what)
 
 
 def _version(show: bool) -> None:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from lowdim.core.linalg import randomized_svd
 from lowdim.errors import InputError
 
 
@@ -49,6 +50,10 @@ class Adapter(nn.Module, ABC):
     def delta(self) -> Tensor:
         """The update, of shape ``self.shape``."""
 
+    def update(self, weight: Tensor) -> Tensor:
+        """The update of this frozen weight, which only the update of few methods depends on."""
+        return self.delta()
+
     def start(self, weight: Tensor, gradient: Tensor | None) -> None:
         """Set what the start takes from the frozen weight, or from the gradient of the loss by it.
 
@@ -60,6 +65,12 @@ class Adapter(nn.Module, ABC):
     def factors(self) -> tuple[Tensor, Tensor] | None:
         """B (out, r) and A (r, in) with B A the update as a matrix, where it has low rank."""
         return None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in; the replicas of DataParallel hold tensors in place of parameters."""
+        held = (*self.parameters(), *vars(self).values())
+        return next(x.dtype for x in held if isinstance(x, Tensor))
 
     @property
     def n_trainable(self) -> int:
@@ -120,6 +131,20 @@ def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
     if len(shape) < 2:
         raise InputError(f"a tensor of shape {shape} is no matrix: choose a weight")
     return shape[0], math.prod(shape[1:])
+
+
+def leading_svd(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+    """U (m, r), s (r,) and V^T (r, n) of the leading singular directions, in float64.
+
+    A full decomposition where the smaller side is at most 1,024 or at most four times the rank;
+    above, a randomised one with four power iterations and r more directions than it returns.
+    """
+    side = min(matrix.shape)
+    if side <= max(1024, 4 * rank):
+        u, s, vt = torch.linalg.svd(matrix.double(), full_matrices=False)
+        return u[:, :rank].contiguous(), s[:rank], vt[:rank].contiguous()
+    found = randomized_svd(matrix.double(), rank, oversample=rank + 10, power=4)
+    return found.U.contiguous(), found.S, found.V.T.contiguous()
 
 
 @torch.no_grad()

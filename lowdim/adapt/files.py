@@ -9,36 +9,35 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as parse
 from safetensors.torch import save as dump
 from torch import Tensor, nn
 
 import lowdim
-from lowdim.adapt.adapter import Adapter
-from lowdim.adapt.attach import (
-    BESIDE,
+from lowdim.adapt.adapter import Adapter, ProductAdapter
+from lowdim.adapt.attach import install, make_adapters
+from lowdim.adapt.check import fitting
+from lowdim.adapt.method import make_method
+from lowdim.adapt.place import BESIDE
+from lowdim.adapt.record import (
     Attached,
     Group,
     attached,
-    install,
-    make_adapters,
+    base_buffers,
+    check_bare,
+    inside,
+    moved_buffers,
 )
-from lowdim.adapt.method import make_method
+from lowdim.adapt.stored import FACTS, FORMAT, NUMBERS, check_numbers, read_facts, read_tensors
 from lowdim.adapt.targets import Target
 from lowdim.core import random
 from lowdim.core.estimate import to_json
-from lowdim.core.points import check_finite
 from lowdim.errors import InputError
-from lowdim.io.write import atomic_write, check_writable
-
-FORMAT = 1
-NUMBERS, FACTS = "adapter.safetensors", "adapter.json"
+from lowdim.io.write import atomic_open, check_writable
 
 
 def save(model: nn.Module, folder: str | Path, *, about: Mapping[str, Any] | None = None) -> Path:
@@ -49,7 +48,7 @@ def save(model: nn.Module, folder: str | Path, *, about: Mapping[str, Any] | Non
     model : torch.nn.Module
         With adapters attached.
     folder : path
-        Gets ``adapter.safetensors`` and ``adapter.json``; made where it is missing.
+        Gets ``adapter.safetensors`` and ``adapter.json``, both or neither; made where missing.
     about : mapping, optional
         What else a reader should know (the task, the figures): JSON values.
 
@@ -61,16 +60,34 @@ def save(model: nn.Module, folder: str | Path, *, about: Mapping[str, Any] | Non
     Raises
     ------
     InputError
-        No adapters, an update with NaN or Inf, or a folder that cannot be written.
+        No adapters, numbers that are NaN or Inf, a parameter of the base that trains although it
+        would not be stored, a folder that cannot be written, or a full disk.
     """
     record = attached(model)
-    folder = check_writable(folder)
+    free = _whole(model, record.also)
+    for name, parameter in _base_parameters(model):
+        if parameter.requires_grad and id(parameter) not in free:
+            raise InputError(
+                f"{name} trains and would not be stored: freeze it, or name its module in also="
+            )
+    every = {
+        **_adapter_tensors(record.groups),
+        **_also_tensors(model, record.also),
+        **{f"buffer:{name}": x for name, x in moved_buffers(model).items()},
+    }
+    tensors = {name: x.detach().cpu().contiguous().clone() for name, x in every.items()}
+    for name, x in tensors.items():
+        check_numbers(name, x)
+    numbers = dump(tensors)
     facts = {
         "format": FORMAT,
         "lowdim": lowdim.__version__,
         "random": random.VERSION,
         "seed": record.seed,
-        "base": {"class": type(model).__name__, "sha256": base_hash(model, record.also)},
+        "base": {
+            "class": type(model).__name__,
+            "sha256": base_hash(model, record.also, base_buffers(model)),
+        },
         "groups": [
             {
                 "method": group.method.id,
@@ -81,25 +98,18 @@ def save(model: nn.Module, folder: str | Path, *, about: Mapping[str, Any] | Non
         ],
         "also": record.also,
         "trainable": record.n_trainable,
+        "sha256": hashlib.sha256(numbers).hexdigest(),
         "about": dict(about or {}),
     }
-    buffers = dict(model.named_buffers())
-    moved = {
-        f"buffer:{name}": buffers[name]
-        for name, before in record.buffers_before.items()
-        if not torch.equal(buffers[name], before)
-    }
-    whole = {
-        f"also:{name}.{key}": x
-        for name in record.also
-        for key, x in model.get_submodule(name).state_dict().items()
-    }
-    every = {**_adapter_tensors(record.groups), **whole, **moved}
-    tensors = {name: x.detach().cpu().contiguous().clone() for name, x in every.items()}
-    for name, x in tensors.items():
-        check_finite(x.reshape(1, -1), name)
-    atomic_write(folder / NUMBERS, dump(tensors))
-    atomic_write(folder / FACTS, json.dumps(to_json(facts), indent=1, allow_nan=False) + "\n")
+    text = json.dumps(to_json(facts), indent=1, allow_nan=False) + "\n"
+    folder = check_writable(folder)
+    with (
+        atomic_open(folder / FACTS, size=len(text)) as facts_file,
+        atomic_open(folder / NUMBERS, size=len(numbers)) as numbers_file,
+    ):
+        facts_file.write(text.encode())
+        facts_file.flush()  # so that a disk that is full says so before either takes its place
+        numbers_file.write(numbers)
     return folder
 
 
@@ -107,42 +117,61 @@ def save(model: nn.Module, folder: str | Path, *, about: Mapping[str, Any] | Non
 def load(model: nn.Module, folder: str | Path) -> Attached:
     """Attach the adapters that :func:`save` wrote to the base that they were trained on.
 
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The base, in the precision it was trained in; it may be cast afterwards.
+    folder : path
+        What :func:`save` wrote.
+
     Raises
     ------
     InputError
         Missing or damaged files, a newer format, another architecture, or other base weights (the
         hash is checked). The model is then as it was.
     """
+    check_bare(model)
     folder = Path(folder)
-    facts = _facts(folder)
-    tensors = _read(folder / NUMBERS, parse)
-    _check_base(model, facts, folder)
+    facts = read_facts(folder)
+    tensors = read_tensors(folder, facts["sha256"])
     groups = [_group(model, stored, folder) for stored in facts["groups"]]
+    _check_base(model, facts, folder)
+    _check_count(groups, tensors, folder)
     for group in groups:
         make_adapters(group, facts["seed"])
-    _check_names(model, groups, tensors, folder)
-    _fill(groups, tensors)
+    rest = _check_names(model, groups, facts["also"], tensors, folder)
+    _fill(groups, tensors, folder)
     record = install(model, groups, facts["also"], facts["seed"])
-    held = _held(model)
-    for name, x in tensors.items():
-        kind, _, rest = name.partition(":")
-        if kind in ("also", "buffer"):
-            held[rest].copy_(x)
+    for x, stored in rest.items():
+        x.copy_(stored)
     return record
 
 
-def base_hash(model: nn.Module, also: Sequence[str] = ()) -> str:
-    """SHA-256 of the weights under the adapters; modules in ``also`` are left out."""
+def base_hash(
+    model: nn.Module, also: Sequence[str] = (), buffers: Mapping[str, Tensor] | None = None
+) -> str:
+    """SHA-256 of the weights and buffers under the adapters; modules in ``also`` are left out.
+
+    ``buffers`` are taken in place of the model's own, which training may have moved.
+    """
+    free = _whole(model, also)
+    stored = set(model.state_dict())
+    fixed = {n: x for n, x in model.named_buffers() if n in stored and not inside(n, also)}
+    parameters = {name: p for name, p in _base_parameters(model) if id(p) not in free}
     digest = hashlib.sha256()
-    for name, x in sorted(_base_parameters(model)):
-        if not any(name.startswith(module + ".") for module in also):
-            digest.update(f"{name} {x.dtype} {tuple(x.shape)}".encode())
-            digest.update(x.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    for name, x in sorted({**parameters, **(fixed if buffers is None else buffers)}.items()):
+        digest.update(f"{name} {x.dtype} {tuple(x.shape)}".encode())
+        digest.update(x.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
-def _base_parameters(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """The frozen parameters, by the names that they have without adapters."""
+def _whole(model: nn.Module, also: Sequence[str]) -> set[int]:
+    """Parameters of the modules in ``also``, under whatever name they are met."""
+    return {id(p) for name in also for p in model.get_submodule(name).parameters()}
+
+
+def _base_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Parameters of the base, by the names that they have without adapters."""
     for name, parameter in model.named_parameters():
         if f"{BESIDE}." in name:
             continue
@@ -156,29 +185,45 @@ def _adapter_tensors(groups: list[Group]) -> dict[str, Tensor]:
     """Parameters and stored buffers of all adapters, shared ones once, in a fixed order."""
     found: dict[str, Tensor] = {}
     seen: set[int] = set()
-    for target, adapter in _pairs(groups):
-        for name, x in adapter.state_dict(keep_vars=True).items():
-            if id(x) not in seen:
-                seen.add(id(x))
-                found[f"{target.name}:{name}"] = x
+    for group in groups:
+        for target, adapter in group.distinct():
+            for name, x in adapter.state_dict(keep_vars=True).items():
+                if id(x) not in seen:
+                    seen.add(id(x))
+                    found[f"{target.name}:{name}"] = x
     return found
 
 
-def _pairs(groups: list[Group]) -> Iterator[tuple[Target, Adapter]]:
-    for group in groups:
-        yield from zip(group.targets, group.adapters, strict=True)
-
-
-def _fill(groups: list[Group], tensors: Mapping[str, Tensor]) -> None:
+def _fill(groups: list[Group], tensors: Mapping[str, Tensor], folder: Path) -> None:
     """Put the stored numbers, at their own sizes, into fresh adapters."""
-    held = {id(x): tensors[key] for key, x in _adapter_tensors(groups).items()}
-    for adapter in {id(a): a for _, a in _pairs(groups)}.values():
+    fresh = _adapter_tensors(groups)  # kept to the end, lest an id be given to another tensor
+    held = {id(x): tensors[key] for key, x in fresh.items()}
+    for target, adapter in [pair for group in groups for pair in group.distinct()]:
         for name, x in adapter.state_dict(keep_vars=True).items():
+            stored = held.get(id(x), x)  # what is shared was filled before
+            if stored.is_floating_point() != x.is_floating_point():
+                raise InputError(f"{folder} holds {name} of {target.name} as {stored.dtype}")
             path, _, leaf = name.rpartition(".")
             if isinstance(x, nn.Parameter):
-                x.data = held[id(x)].to(x.dtype)
+                x.data = stored
             else:
-                setattr(adapter.get_submodule(path), leaf, held[id(x)])
+                setattr(adapter.get_submodule(path), leaf, stored)
+        adapter.to(target.weight.device, adapter.dtype)
+        _check_shape(target, adapter, folder)
+
+
+def _check_shape(target: Target, adapter: Adapter, folder: Path) -> None:
+    """Raise where the stored sizes make no update of the tensor."""
+    try:
+        if isinstance(adapter, ProductAdapter) and len(target.shape) == 2:
+            x = torch.zeros(1, target.shape[1], dtype=adapter.dtype, device=target.weight.device)
+            fits = adapter(x).shape == (1, target.shape[0])
+        else:
+            fits = adapter.update(target.weight).shape == target.shape
+    except (RuntimeError, ValueError):  # how torch says that shapes do not fit
+        fits = False
+    if not fits:
+        raise InputError(f"{folder} holds numbers of other sizes than {target.name} needs")
 
 
 def _group(model: nn.Module, stored: Mapping[str, Any], folder: Path) -> Group:
@@ -196,58 +241,66 @@ def _group(model: nn.Module, stored: Mapping[str, Any], folder: Path) -> Group:
                 f"{found or 'no such tensor'}: load it into the architecture it was trained on"
             )
         targets.append(target)
-    return Group(make_method(stored["method"], stored["options"]), targets, [])
-
-
-def _facts(folder: Path) -> dict[str, Any]:
-    path = folder / FACTS
-    facts = _read(path, lambda data: json.loads(data.decode("utf-8")))
-    if not isinstance(facts, dict) or not isinstance(facts.get("format"), int):
-        raise InputError(f"{path} is no adapter of lowdim: it names no format")
-    newest = (FORMAT, random.VERSION)
-    if facts["format"] > FORMAT or facts.get("random", 0) > random.VERSION:
-        found = (facts["format"], facts.get("random"))
-        raise InputError(
-            f"{path} was written by lowdim {facts.get('lowdim')} in format {found}, and this "
-            f"{lowdim.__version__} reads up to {newest}: update lowdim"
-        )
-    if missing := {"seed", "base", "groups", "also"} - facts.keys():
-        raise InputError(f"{path} lacks {min(missing)!r}: the file is damaged, save it again")
-    return facts
+    method = make_method(stored["method"], stored["options"])
+    return Group(method, fitting(method, targets))
 
 
 def _check_base(model: nn.Module, facts: Mapping[str, Any], folder: Path) -> None:
-    also = [name for name in facts["also"] if name in dict(model.named_modules())]
-    if base_hash(model, also) != facts["base"]["sha256"]:
+    known = dict(model.named_modules())
+    for name in facts["also"]:
+        if name not in known:
+            raise InputError(f"{folder} trained {name!r}, which {type(model).__name__} lacks")
+    if base_hash(model, facts["also"]) != facts["base"]["sha256"]:
         raise InputError(
             f"the weights of this {type(model).__name__} are not those that {folder} was trained "
-            f"on ({facts['base']['class']}): load the same base, without changes"
+            f"on ({facts['base']['class']}): load the same base in the same precision, unchanged"
         )
 
 
+def _check_count(groups: list[Group], tensors: Mapping[str, Tensor], folder: Path) -> None:
+    """Raise where the options ask for more numbers than the file has, before any is made."""
+    for group in groups:
+        names = {target.name for target in group.targets}
+        held = sum(x.numel() for key, x in tensors.items() if key.partition(":")[0] in names)
+        distinct = {id(target.parameter): target.shape for target in group.targets}
+        if group.method.count(list(distinct.values())) > held:
+            raise InputError(
+                f"{folder / NUMBERS} holds {held:,} numbers, fewer than {group.method} trains"
+            )
+
+
 def _check_names(
-    model: nn.Module, groups: list[Group], tensors: Mapping[str, Tensor], folder: Path
-) -> None:
-    wanted = set(_adapter_tensors(groups))
-    rest = {name for name in tensors if name.partition(":")[0] in ("also", "buffer")}
-    if odd := wanted.symmetric_difference(set(tensors) - rest):
-        raise InputError(f"{folder / NUMBERS} and {FACTS} do not fit: {min(odd)} is in only one")
-    held = _held(model)
-    for name in rest:
-        found = held.get(name.partition(":")[2])
-        if found is None or found.shape != tensors[name].shape:
-            raise InputError(f"{folder} stores {name}, which {type(model).__name__} does not have")
+    model: nn.Module,
+    groups: list[Group],
+    also: Sequence[str],
+    tensors: Mapping[str, Tensor],
+    folder: Path,
+) -> dict[Tensor, Tensor]:
+    """Raise unless the file holds what it should; returns what else to set, and to what."""
+    whole = _also_tensors(model, also)
+    buffers = {f"buffer:{name}": x for name, x in model.named_buffers()}
+    wanted = {*_adapter_tensors(groups), *whole}
+    if odd := wanted - set(tensors) or set(tensors) - wanted - set(buffers):
+        raise InputError(
+            f"{folder / NUMBERS}, {FACTS} and this {type(model).__name__} do not fit: {min(odd)} "
+            "is not in each"
+        )
+    held = {name: x for name, x in {**whole, **buffers}.items() if name in tensors}
+    for name, x in held.items():
+        if x.shape != tensors[name].shape:
+            raise InputError(
+                f"{folder} stores {name} of shape {tuple(tensors[name].shape)}, which this "
+                f"{type(model).__name__} has in shape {tuple(x.shape)}"
+            )
+    for name, x in tensors.items():
+        check_numbers(name, x)
+    return {x: tensors[name] for name, x in held.items()}
 
 
-def _held(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers of the model by their full names."""
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
-
-
-def _read(path: Path, parse: Callable[[bytes], Any]) -> Any:
-    try:
-        return parse(path.read_bytes())
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist: give a folder of lowdim.adapt.save") from None
-    except (OSError, ValueError, SafetensorError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
+def _also_tensors(model: nn.Module, also: Sequence[str]) -> dict[str, Tensor]:
+    """Parameters and buffers of the modules that train whole."""
+    return {
+        f"also:{name}.{key}": x
+        for name in also
+        for key, x in model.get_submodule(name).state_dict(keep_vars=True).items()
+    }

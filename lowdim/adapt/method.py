@@ -9,8 +9,11 @@ its size.
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import math
 import zlib
 from abc import ABC, abstractmethod
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -48,6 +51,7 @@ class Draws:
         return ((2 * drawn - 1) * bound).float()
 
 
+@dataclass(frozen=True)
 class Method(ABC):
     """Options of a way to adapt, and how it makes adapters from them.
 
@@ -89,15 +93,17 @@ class Method(ABC):
 
     def options(self) -> dict[str, Any]:
         """Its options, as JSON values."""
-        return dataclasses.asdict(self)  # type: ignore[call-overload]
+        return dataclasses.asdict(self)
 
     def resized(self, size: int) -> Self:
         """The same with another value of its size option."""
-        return dataclasses.replace(self, **{self.size: size})  # type: ignore[type-var]
+        return dataclasses.replace(self, **{self.size: size})
 
 
 def at_budget(method: Method, shapes: Sequence[tuple[int, ...]], budget: int) -> Method:
-    """Which size of this method is the largest that trains at most ``budget`` numbers?
+    """Which size of this method trains the most numbers within ``budget``?
+
+    Where the count stops growing (a rank beyond the tensors'), the smallest size that reaches it.
 
     Parameters
     ----------
@@ -113,20 +119,20 @@ def at_budget(method: Method, shapes: Sequence[tuple[int, ...]], budget: int) ->
     InputError
         Even its smallest size trains more: names that count.
     """
-    least = method.resized(1).count(shapes)
-    if least > budget:
+
+    def count(size: int) -> int:
+        return method.resized(size).count(shapes)
+
+    if (least := count(1)) > budget:
         raise InputError(
             f"{method.id} trains {least:,} numbers on these {len(shapes)} tensors at its smallest "
             f"size, {method.size}=1: give a budget of that, or fewer targets"
         )
-    low, high = 1, 2
-    while high <= budget and method.resized(high).count(shapes) <= budget:
-        low, high = high, 2 * high
-    while high - low > 1:  # low fits, high does not
-        middle = (low + high) // 2
-        fits = method.resized(middle).count(shapes) <= budget
-        low, high = (middle, high) if fits else (low, middle)
-    return method.resized(low)
+    high = 2
+    while high <= budget and count(high) <= budget:  # each size trains at least one number
+        high *= 2
+    fits = bisect_right(range(1, high), budget, key=count)  # sizes 1, 2, ... within the budget
+    return method.resized(bisect_left(range(1, fits + 1), count(fits), key=count) + 1)
 
 
 def method_name(kind: type[Method]) -> str:
@@ -149,20 +155,42 @@ def adaptation_methods() -> Mapping[str, type[Method]]:
 
 
 def make_method(name: str, options: Mapping[str, Any]) -> Method:
-    """The method of this name with these options, as read from a file or the command line."""
-    import difflib
+    """The method of this name with these options, as read from a file or the command line.
 
+    Raises
+    ------
+    InputError
+        No such method (near names are listed), no such option, or a value of another kind.
+    """
     known = adaptation_methods()
     if name not in known:
         close = difflib.get_close_matches(name, known, n=3)
         hint = f"did you mean {' or '.join(close)}? " if close else ""
         raise InputError(f"no adaptation method {name!r}: {hint}there are {', '.join(known)}")
-    fields = {f.name for f in dataclasses.fields(known[name])}  # type: ignore[arg-type]
-    if unknown := set(options) - fields:
+    kinds = {f.name: str(f.type) for f in dataclasses.fields(known[name])}
+    if unknown := set(options) - set(kinds):
         raise InputError(
-            f"{name} has no option {min(unknown)!r}: it has {', '.join(sorted(fields)) or 'none'}"
+            f"{name} has no option {min(unknown)!r}: it has {', '.join(sorted(kinds)) or 'none'}"
         )
-    return known[name](**options)
+    for option, value in options.items():
+        accepted = PLAIN.get(kinds[option], (type(value),))
+        if type(value) not in accepted:
+            raise InputError(f"{name}: {option}={value!r} is no {kinds[option]}")
+    return known[name](**{option: _frozen(value) for option, value in options.items()})
+
+
+PLAIN: Mapping[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (float, int),
+    "bool": (bool,),
+    "str": (str,),
+}
+"""What values an option of this annotation takes; others are the method's to check."""
+
+
+def _frozen(value: Any) -> Any:
+    """JSON knows lists only: tuples again, which have a hash."""
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 def check_size(name: str, value: Any, largest: int | None = None) -> None:
@@ -171,6 +199,12 @@ def check_size(name: str, value: Any, largest: int | None = None) -> None:
         raise InputError(f"{name}={value!r}: give a whole number of at least 1")
     if largest is not None and value > largest:
         raise InputError(f"{name}={value}: at most {largest} is possible here")
+
+
+def check_positive(name: str, value: float) -> None:
+    """Raise unless an option is a finite number above 0."""
+    if not 0 < value < math.inf:
+        raise InputError(f"{name}={value!r}: give a number above 0")
 
 
 def no_gradient(target: Target) -> InputError:

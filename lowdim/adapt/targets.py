@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from lowdim.errors import InputError
 
@@ -60,15 +61,20 @@ class Target:
     @property
     def transposed(self) -> bool:
         """Whether the module stores its weight as (in, out): transformers' Conv1D."""
-        module = self.module
-        return (
-            self.tensor == "weight" and type(module).__name__ == "Conv1D" and hasattr(module, "nf")
-        )
+        kind = parametrize.type_before_parametrizations(self.module)
+        return self.tensor == "weight" and kind.__name__ == "Conv1D" and hasattr(self.module, "nf")
+
+    @property
+    def parameter(self) -> nn.Parameter:
+        """The frozen parameter, also while an update is a parametrization of it."""
+        if parametrize.is_parametrized(self.module, self.tensor):
+            return self.module.get_parameter(f"parametrizations.{self.tensor}.original")
+        return self.module.get_parameter(self.tensor)
 
     @property
     def weight(self) -> Tensor:
         """The frozen tensor, (out, in, *kernel) where it is a weight; shares memory."""
-        stored = getattr(self.module, self.tensor).detach()
+        stored = self.parameter.detach()
         return stored.T if self.transposed else stored
 
     @property
@@ -100,18 +106,18 @@ def find_targets(model: nn.Module, targets: Targets) -> list[Target]:
     """
     if targets == "all":
         return _every_parameter(model)
-    modules = dict(model.named_modules())
     if targets == "linear":
-        every = [Target(name, module) for name, module in modules.items()]
+        every = [Target(name, module) for name, module in model.named_modules()]
         return [t for t in every if t.kind == "linear" and not is_head(t.module_name)]
     wanted = [targets] if isinstance(targets, (str, type)) else list(targets)
-    chosen: set[str] = set()
+    modules = dict(model.named_modules(remove_duplicate=False))  # a module may have two names
+    chosen: set[nn.Module] = set()
     for want in wanted:
-        hits = [name for name, module in modules.items() if _means(want, name, module)]
+        hits = {module for name, module in modules.items() if _means(want, name, module)}
         if not hits:
             raise InputError(f"no module of {type(model).__name__} is {_shown(want, modules)}")
-        chosen.update(hits)
-    found = [Target(name, module) for name, module in modules.items() if name in chosen]
+        chosen |= hits
+    found = [Target(name, module) for name, module in model.named_modules() if module in chosen]
     for target in found:
         if not isinstance(getattr(target.module, "weight", None), Tensor):
             raise InputError(

@@ -133,7 +133,7 @@ def hidden_states(
                 own = torch.empty_like(layers[-1])
         at = row_of[batch.places[batch.kept.cpu()]] if pooling == "tokens" else batch.texts
         for layer, state in zip(layers, states, strict=True):
-            layer[at] = _pool(model, state, batch, pooling).cpu()
+            layer[at] = pool(model, state, batch, pooling).cpu()
         if own is not None:
             own[at] = _embedding(model, states[-1], batch).cpu()
     return Activations(
@@ -187,7 +187,7 @@ def _forward(module: nn.Module, batch: Batch, **options: Any) -> Any:
     )
 
 
-def _pool(model: Model, state: Tensor, batch: Batch, rule: str) -> Tensor:
+def pool(model: Model, state: Tensor, batch: Batch, rule: str) -> Tensor:
     """(rows, d) of one layer's (b, t, d): a row a text, or a row a kept token."""
     if rule == "tokens":
         return state[batch.kept]
@@ -205,7 +205,7 @@ def _pool(model: Model, state: Tensor, batch: Batch, rule: str) -> Tensor:
 
 def _embedding(model: Model, state: Tensor, batch: Batch) -> Tensor:
     """(b, d) the model's own vectors, from its last layer's (b, t, d)."""
-    vectors = _pool(model, state, batch, model.pooling)
+    vectors = pool(model, state, batch, model.pooling)
     return unit_rows(vectors) if model.normalize else vectors
 
 
@@ -368,7 +368,7 @@ def perplexity(
     mean = float(losses.sum()) / total
     low, high = _interval(losses[counts > 0], counts[counts > 0], mean)
     return Estimate(
-        value=math.exp(mean), low=low, high=high, n=total, per_point=(losses / counts).exp()
+        value=_exp(mean), low=low, high=high, n=total, per_point=(losses / counts).exp()
     )
 
 
@@ -379,4 +379,9 @@ def _interval(losses: Tensor, counts: Tensor, mean: float) -> tuple[float | None
         return None, None
     spread = float((losses - mean * counts).square().sum()) * n / (n - 1)
     half = 1.96 * math.sqrt(spread) / float(counts.sum())
-    return math.exp(mean - half), math.exp(mean + half)
+    return _exp(mean - half), _exp(mean + half)
+
+
+def _exp(x: float) -> float:
+    """Infinite, not an error, where a diverged model makes it so."""
+    return float(torch.tensor(x, dtype=torch.float64).exp())

@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -49,6 +51,11 @@ class Tokens:
         """(tokens,) the number of the text that each token is of."""
         return torch.arange(len(self.lengths)).repeat_interleave(self.lengths)
 
+    @cached_property
+    def starts(self) -> Tensor:
+        """(n,) where the first token of each text lies."""
+        return self.lengths.cumsum(0) - self.lengths
+
     def sample(self, size: int, seed: int) -> Tokens:
         """Keep a uniform sample of the tokens now kept."""
         where = self.kept.nonzero()[:, 0]
@@ -81,6 +88,11 @@ class Batch:
     mask: Tensor
     kept: Tensor
 
+    def to(self, device: torch.device) -> Self:
+        """What a model reads, on another device; the numbers of texts and tokens stay."""
+        moved = {name: getattr(self, name).to(device) for name in ("ids", "mask", "kept")}
+        return dataclasses.replace(self, **moved)
+
 
 def check_texts(texts: Sequence[str]) -> None:
     """Raise an error unless there is at least one text, and all are strings."""
@@ -91,12 +103,23 @@ def check_texts(texts: Sequence[str]) -> None:
             raise InputError(f"text {i} is a {type(text).__name__}: give strings")
 
 
-def tokenize(model: Model, texts: Sequence[str], max_length: int | None = None) -> Tokens:
-    """Turn texts into the model's tokens, cut at ``max_length`` or at what the model can take."""
+def tokenize(
+    model: Model,
+    texts: Sequence[str],
+    max_length: int | None = None,
+    *,
+    second: Sequence[str] | None = None,
+) -> Tokens:
+    """Turn texts into the model's tokens, cut at ``max_length`` or at what the model can take.
+
+    With ``second`` each text is read together with its second one, as the tokenizer joins pairs;
+    the longer of the two is cut first.
+    """
     check_texts(texts)
     limit = min(max_length or model.max_length, model.max_length)
     found = model.tokenizer(
         list(texts),
+        None if second is None else list(second),
         truncation=True,
         max_length=limit,
         padding=False,
@@ -167,23 +190,27 @@ def batches(
     ``progress`` is told of each batch when the next one is asked for.
     """
     order = tokens.lengths.argsort(descending=True, stable=True)
-    starts = tokens.lengths.cumsum(0) - tokens.lengths
-    pad, device = _pad_token(model), model.device
     while len(order):
         width = int(tokens.lengths[order[0]])
         texts, order = order.tensor_split([max(1, size // width)])
-        column = torch.arange(width)
-        mask = column < tokens.lengths[texts, None]  # (b, t)
-        places = (starts[texts, None] + column).where(mask, 0)
-        yield Batch(
-            texts=texts,
-            places=places,
-            ids=tokens.ids[places].where(mask, pad).to(device),
-            mask=mask.to(device),
-            kept=(tokens.kept[places] & mask).to(device),
-        )
+        yield padded(model, tokens, texts)
         if progress is not None:
-            progress(len(starts) - len(order), len(starts))
+            progress(len(tokens.lengths) - len(order), len(tokens.lengths))
+
+
+def padded(model: Model, tokens: Tokens, texts: Tensor) -> Batch:
+    """Make one batch of the texts of these numbers, on the model's device."""
+    lengths, device = tokens.lengths[texts], model.device
+    column = torch.arange(int(lengths.max()))
+    mask = column < lengths[:, None]  # (b, t)
+    places = (tokens.starts[texts, None] + column).where(mask, 0)
+    return Batch(
+        texts=texts,
+        places=places,
+        ids=tokens.ids[places].where(mask, _pad_token(model)).to(device),
+        mask=mask.to(device),
+        kept=(tokens.kept[places] & mask).to(device),
+    )
 
 
 def _pad_token(model: Model) -> int:

@@ -167,7 +167,7 @@ def load_model(path: str | Path, *, device: torch.device | str | None = None) ->
         raise InputError(f"{path} has no tokenizer: only models that read text can be run on text")
     kind = _kind(config, path)
     loader = transformers.AutoModelForCausalLM if kind == "causal" else transformers.AutoModel
-    with _quiet(transformers), _loading(path):
+    with quiet(transformers), _loading(path):
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             path, local_files_only=True, trust_remote_code=False
         )
@@ -254,8 +254,8 @@ def _loading(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet(transformers: Any) -> Iterator[None]:
-    """No bars and no warnings of transformers while loading; the user's settings come back."""
+def quiet(transformers: Any) -> Iterator[None]:
+    """No bars and no warnings of transformers within; the user's settings come back."""
     log = transformers.utils.logging
     level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
     log.set_verbosity_error()
