@@ -26,6 +26,9 @@ NAMES = (
     "omp",
     "private_pca",
     "tldr",
+    "adapt_speed",
+    "fastfood",
+    "adapt_quality",
 )
 
 if __name__ == "__main__":

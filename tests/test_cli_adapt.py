@@ -57,6 +57,7 @@ def files(tiny_folder, tmp_path_factory):
     write(folder / "one.jsonl", [row | {"label": "cat"} for row in rows])
     write(folder / "strange.jsonl", [row | {"label": "bird"} for row in rows])
     write(folder / "few.jsonl", rows[:4])
+    write(folder / "rare.jsonl", [row | {"label": row["text"]} for row in rows])
     write(folder / "empty.jsonl", [])
     (folder / "bert").symlink_to(tiny_folder("BertModel"))
     (folder / "llama").symlink_to(tiny_folder("LlamaForCausalLM"))
@@ -150,6 +151,9 @@ def test_measured_targets_and_suggestions_agree(capsys, here):
     code, printed, _ = run(capsys, *BERT, "--suggest", *shared, "suggested")
     assert code == 0
     assert "Nothing was trained" in printed
+    code, by_inputs, _ = run(capsys, *BERT, "--suggest", "--method", "svfit", *shared, "inputs")
+    assert code == 0
+    assert "what the layers do to their inputs" in " ".join(by_inputs.split())
     told = json.loads(Path("suggested/adapt.json").read_text())["suggestion"]
     code, _, _ = run(
         capsys, *BERT, "--method", "lora-ga", "--targets", "measured", "--epochs", "1",
@@ -237,6 +241,23 @@ def test_export_merged_is_a_model_folder_and_a_head(capsys, trained):
         assert json.loads(file.metadata()["labels"]) == ["cat", "none"]
 
 
+def test_export_merged_of_a_causal_model_continues_text_as_trained(capsys, here):
+    start = ["adapt", "llama", "--train", "plain.jsonl", "--method", "svfit", "--rank", "4"]
+    run(capsys, *start, "--epochs", "1", "--lr", "1e-2", "--out", "out")
+    code, _, err = run(capsys, "adapt", "export", "out", "--to", "merged", "plain")
+    assert (code, err) == (0, "")
+    trained = rebuilt(json.loads(Path("out/adapter.json").read_text())["about"], "llama").eval()
+    untrained = trained(IDS).logits
+    adapt.load(trained, "out")
+    merged = load_model("plain")
+    assert merged.kind == "causal"
+    with torch.no_grad():
+        torch.testing.assert_close(
+            merged.module(IDS).logits, trained(IDS).logits, atol=1e-5, rtol=0
+        )
+        assert (trained(IDS).logits - untrained).abs().max() > 1e-3
+
+
 def test_export_says_what_it_cannot(capsys, trained, here):
     Path("bare").mkdir()
     adapt.save(trained, "bare")
@@ -297,6 +318,7 @@ def one_line(result, arguments, word):
         (["--compare", "svfit", "--suggest"], "--compare"),
         (["--suggest", "--resume"], "--resume"),
         (["--suggest", "--method", "lsr"], "terms"),
+        (["--suggest", "--budget", "1"], "cheapest rank"),
         (["--compare", "svfit", "--targets", "measured"], "same targets"),
         (["--compare", "svfit", "--seeds", "0"], "seeds=0"),
         (["--seeds", "3"], "--seeds"),
@@ -318,6 +340,7 @@ def test_a_mistake_leaves_an_older_report_as_it_was(capsys, here):
 
 def test_mistakes_of_the_files_alone(capsys, here):
     one_line(run(capsys, "adapt", "bert", "--train", "few.jsonl"), "few", "--valid")
+    one_line(run(capsys, "adapt", "bert", "--train", "rare.jsonl"), "rare", "all its texts")
     one_line(run(capsys, "adapt", "gone", "--train", "train.jsonl"), "model", "gone")
     one_line(run(capsys, "adapt", "dimension", *BERT[1:], "--dims", "9,3"), "dims", "ascend")
 

@@ -239,7 +239,9 @@ def suggest(
     looks one step ahead: what only pays together with another change is not seen, and Adam
     rescales what the gradients weigh.
     """
-    _check(method, [t.shape for t in fitting(method, find_targets(model, targets))], budget)
+    check_allocation(
+        method, [t.shape for t in fitting(method, find_targets(model, targets))], budget
+    )
     gains = gradient_gains(
         model, loss, batches, targets, max_rank=max_rank, memory=memory, progress=progress
     )
@@ -269,7 +271,9 @@ def suggest_by_inputs(
     Trust it to spread a budget over layers by how concentrated their use is, not to find the layers
     that a task needs: only gradients know the task.
     """
-    _check(method, [t.shape for t in fitting(method, find_targets(model, targets))], budget)
+    check_allocation(
+        method, [t.shape for t in fitting(method, find_targets(model, targets))], budget
+    )
     gains = input_gains(model, loss, batches, targets, max_rank=max_rank, memory=memory)
     return allocate(gains, method, budget)
 
@@ -292,7 +296,7 @@ def allocate(gains: Sequence[Gains], method: Method, budget: int) -> Allocation:
     from it the result can be.
     """
     shapes = [g.shape for g in gains]
-    _check(method, shapes, budget)
+    check_allocation(method, shapes, budget)
     counts = [_counts(method, g) for g in gains]  # (R + 1,) each
     falling = [_falling(g.each, c.diff()) for g, c in zip(gains, counts, strict=True)]
 
@@ -319,7 +323,7 @@ def allocate(gains: Sequence[Gains], method: Method, budget: int) -> Allocation:
     return Allocation(method, budget, rows, bound, uniform, uniform_rank)
 
 
-def _check(method: Method, shapes: Sequence[tuple[int, ...]], budget: int) -> None:
+def check_allocation(method: Method, shapes: Sequence[tuple[int, ...]], budget: int) -> None:
     """Raise where no ranks can be allocated to these tensors."""
     check_size("budget", budget)
     if method.size != "rank":

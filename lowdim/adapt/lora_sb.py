@@ -68,6 +68,11 @@ class LoRASB(Method):
             raise InputError(f"step={self.step}: give a learning rate of 0 or more")
         return LoRASBAdapter(target.shape, self)
 
+    @property
+    def starts_at_base(self) -> bool:
+        """Not where a first step is taken."""
+        return self.step == 0
+
     def count(self, shapes: Sequence[tuple[int, ...]]) -> int:
         """r^2 each, r at most the smaller side."""
         return sum(min(self.rank, *matrix_shape(shape)) ** 2 for shape in shapes)

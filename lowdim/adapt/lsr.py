@@ -153,6 +153,11 @@ class LSR(Method):
         )
 
     @property
+    def starts_at_base(self) -> bool:
+        """Not with the paper's start."""
+        return self.start == "base"
+
+    @property
     def ranks(self) -> tuple[int, ...]:
         """One rank for each factor."""
         return self.rank if isinstance(self.rank, tuple) else (self.rank, self.rank)

@@ -65,14 +65,16 @@ class Method(ABC):
         The whole-number option that its count grows with.
     uses_gradients : bool
         Whether its start rests on gradients of the weights.
-    starts_at_base : bool
-        Whether the adapted model's outputs are those of the base, bit for bit, at the start.
     """
 
     kinds: ClassVar[frozenset[str]] = frozenset({"linear", "embedding", "convolution"})
     size: ClassVar[str] = "rank"
     uses_gradients: ClassVar[bool] = False
-    starts_at_base: ClassVar[bool] = True
+
+    @property
+    def starts_at_base(self) -> bool:
+        """Whether the adapted model's outputs are those of the base, bit for bit, at the start."""
+        return True
 
     @abstractmethod
     def adapter(self, target: Target, draws: Draws) -> Adapter:

@@ -91,8 +91,10 @@ class MoS(Method):
         ]
 
     def count(self, shapes: Sequence[tuple[int, ...]]) -> int:
-        """That of LoRA: r (in + out) each."""
-        return sum(self.rank * sum(matrix_shape(shape)) for shape in shapes)
+        """That of LoRA: r (in + out) each; it stops growing at the largest rank that they allow."""
+        sides = [matrix_shape(shape) for shape in shapes]
+        rank = min(self.rank, max(1, min(map(min, sides)) // self.times))
+        return sum(rank * sum(side) for side in sides)
 
     @property
     def _n_private(self) -> int:

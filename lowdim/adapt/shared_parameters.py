@@ -61,7 +61,11 @@ class SharedParameters(Method):
     numbers: int = 1000
 
     size: ClassVar[str] = "numbers"
-    starts_at_base: ClassVar[bool] = False
+
+    @property
+    def starts_at_base(self) -> bool:
+        """It starts from shared numbers of its own."""
+        return False
 
     def adapter(self, target: Target, draws: Draws) -> Adapter:
         """Of a tensor by itself."""

@@ -77,6 +77,11 @@ class SLTrain(Method):
             raise InputError(f"spread={self.spread}: give a number of 0 or more")
         return SLTrainAdapter(target.shape, self, draws)
 
+    @property
+    def starts_at_base(self) -> bool:
+        """Not where values are drawn."""
+        return self.spread == 0
+
     def count(self, shapes: Sequence[tuple[int, ...]]) -> int:
         """Two factors each, r (in + out), and density in out values."""
         sides = [matrix_shape(shape) for shape in shapes]

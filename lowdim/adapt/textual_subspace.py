@@ -67,13 +67,17 @@ class TextualSubspace(Method):
     """
 
     kinds: ClassVar[frozenset[str]] = frozenset({"embedding"})
-    starts_at_base: ClassVar[bool] = False  # it does without init, or where init is tokens
 
     tokens: Sequence[int] = ()
     init: Sequence[int] | None = None
     rank: int = 16
     neighbors: int | None = None
     metric: str = "cosine"
+
+    @property
+    def starts_at_base(self) -> bool:
+        """With ``init`` the rows start elsewhere."""
+        return self.init is None
 
     def __post_init__(self) -> None:
         if not isinstance(self.tokens, Sequence):

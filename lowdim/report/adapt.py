@@ -21,6 +21,7 @@ from lowdim.adapt.gains import Gains
 from lowdim.adapt.intrinsic_dimension import LADDER, intrinsic_dimension
 from lowdim.adapt.method import adaptation_methods, make_method
 from lowdim.adapt.record import attached
+from lowdim.adapt.svfit import SVFit
 from lowdim.adapt.task import Z95, Score
 from lowdim.core.progress import Progress, Silent
 from lowdim.errors import InputError
@@ -190,14 +191,13 @@ def suggest(
     said = {"suggest": True, "method": method, "option": _said(options), "budget": most}
     with _running("suggest", setup, out, said) as (report, job, _):
         sizes = make_method(method, options or {})
-        gains = measure(job, setup, sizes, progress or Silent())
+        gains = measure(job, setup, sizes, most, progress or Silent())
         found = allocate(gains, sizes, most).to_dict()
         curves = {g.name: worth(g) for g in gains}
         rows = [row | {"curve": curves[row["name"]]} for row in found["rows"]]
-        report.suggestion = found | {
-            "rows": rows,
-            "batches": min(MEASURED_BATCHES, job.task.n_batches()),
-        }
+        by = "inputs" if isinstance(sizes, SVFit) else "gradients"
+        batches = min(MEASURED_BATCHES, job.task.n_batches())
+        report.suggestion = found | {"rows": rows, "batches": batches, "by": by}
         report.methods = _methods(method)
     return report
 

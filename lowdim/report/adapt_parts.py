@@ -17,6 +17,12 @@ from lowdim.report.page import draw
 from lowdim.report.words import count, number
 
 RANK = "spectra/effective-rank"
+WORTH = {
+    "gradients": "Share of what a tensor can gain in one step, on batches that its directions were "
+    "not made from",
+    "inputs": "Share of a layer's mean squared output",
+}
+"""What ranks are given for, by what was measured."""
 
 
 def render_adapt(report: AdaptReport) -> str:
@@ -267,8 +273,8 @@ def _suggestion(report: AdaptReport) -> list[Section]:
             "worth",
             "What further ranks are worth",
             {"": plots.worth(most)},
-            note="Share of what a tensor can gain in one step, on batches that its directions were "
-            "not made from, by rank; a dot where its rank is. The eight tensors that get most.",
+            note=f"{WORTH[found['by']]}, by rank; a dot where its rank is. The eight tensors that "
+            "get most.",
             height=420,
         )
     )

@@ -175,7 +175,12 @@ def _split(train: Examples, setup: Setup, notes: list[str]) -> tuple[Examples, E
         f"no held-out texts were given: {len(out):,} of the {n:,} of {Path(setup.train).name}, "
         f"drawn by seed {setup.seed}, are held out"
     )
-    return train.of(kept), train.of(out)
+    held, rest = train.of(out), train.of(kept)
+    if lost := set(held.labels or ()) - set(rest.labels or ()):
+        raise InputError(
+            f"the label {min(lost)!r} of {setup.train} is held out with all its texts: give --valid"
+        )
+    return rest, held
 
 
 def _source(setup: Setup, task: TextClassification | CausalLM, kind: str) -> dict[str, Any]:

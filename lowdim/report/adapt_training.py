@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from lowdim.adapt.allocation import allocate
+from lowdim.adapt.allocation import allocate, check_allocation
 from lowdim.adapt.check import fitting
 from lowdim.adapt.fit import Diverged, Fit, fit
 from lowdim.adapt.gains import Gains, gradient_gains, input_gains
@@ -79,7 +79,7 @@ def make_plan(
     if setup.targets == MEASURED:
         if sized:
             raise InputError("targets=measured shares out a budget: give that, and no size")
-        found = allocate(measure(job, setup, method, progress), method, most)
+        found = allocate(measure(job, setup, method, most, progress), method, most)
         ranks = found.ranks.values()
         said = (
             f"Chosen by measurement: {len(ranks)} of {len(found.rows)} tensors, at ranks from "
@@ -95,13 +95,14 @@ def make_plan(
     return Plan(method, named, f"{how}: {listed}.")
 
 
-def measure(job: Job, setup: Setup, method: Method, progress: Progress) -> list[Gains]:
+def measure(job: Job, setup: Setup, method: Method, most: int, progress: Progress) -> list[Gains]:
     """What further ranks of each target are worth to a method, on the first training batches.
 
     By gradients; by the inputs of each layer for what trains a weight's own directions.
     """
     model = job.task.fresh(setup.seed)
-    fitting(method, find_targets(model, job.task.targets))
+    targets = fitting(method, find_targets(model, job.task.targets))
+    check_allocation(method, [target.shape for target in targets], most)
     batches = list(islice(job.task.batches(setup.seed, 0), MEASURED_BATCHES))
     advance = progress.task("measuring")
     if isinstance(method, SVFit):

@@ -10,6 +10,16 @@ from lowdim.core.memory import format_bytes
 from lowdim.report.adapt_document import AdaptReport
 from lowdim.report.words import count, interval, number, short
 
+GAIN = {
+    "gradients": "what the first step can gain",
+    "inputs": "what the layers do to their inputs",
+}
+"""What ranks are given for, by what was measured."""
+LIMIT = {
+    "gradients": "Nothing was trained: this looks one step ahead.",
+    "inputs": "Nothing was trained, and which layers the task needs was not asked.",
+}
+
 
 def sentences(report: AdaptReport) -> list[str]:
     """The things to know, most important first."""
@@ -132,8 +142,7 @@ def _suggested(found: dict[str, Any]) -> list[str]:
     rows = [row for row in found["rows"] if row["rank"]]
     said = (
         f"{found['n_trainable']:,} of {found['budget']:,} numbers on {len(rows)} of "
-        f"{count(len(found['rows']), 'tensor')} get {found['captured']:.0%} of what the first step "
-        "can gain"
+        f"{count(len(found['rows']), 'tensor')} get {found['captured']:.0%} of {GAIN[found['by']]}"
     )
     if found["uniform"] is not None:
         share = found["uniform"] * found["captured"] / found["gain"]
@@ -147,8 +156,8 @@ def _suggested(found: dict[str, Any]) -> list[str]:
         if noise
         else ""
     )
-    return [f"{said}.", f"Most goes to {names}.", doubt, "Nothing was trained: this looks one step "
-            "ahead. --targets measured trains it."]  # fmt: skip
+    limit = f"{LIMIT[found['by']]} --targets measured trains it."
+    return [f"{said}.", f"Most goes to {names}.", doubt, limit]
 
 
 def _dimension(found: dict[str, Any]) -> list[str]:
@@ -156,6 +165,8 @@ def _dimension(found: dict[str, Any]) -> list[str]:
     last = found["curve"][-1]["dim"]
     if found["value"] is None:
         said = f"No rung up to d = {last:,} reaches {target}."
+    elif found["value"] == 0:
+        said = f"d90 = 0: the model reaches {target} as it is."
     else:
         said = f"d90 = {found['value']:,.0f}: so many numbers reach {target}"
         said += f"; above {found['low']:,.0f}"
@@ -166,7 +177,6 @@ def _dimension(found: dict[str, Any]) -> list[str]:
         said,
         f"All {full['dim']:,} parameters reach {number(median(full['scores']))}; untrained, the "
         f"model has {number(median(start['scores']))}.",
-        *(f"Note: {note}." for note in found.get("notes", ())),
     ]
 
 

@@ -131,6 +131,20 @@ def test_tied_tensors_share_one_adapter():
     torch.testing.assert_close(model(tokens()), found)
 
 
+def test_what_adapters_share_is_once_in_the_state_dict():
+    """Savers refuse one tensor under two names."""
+    model = Tied()
+    adapt.attach(model, METHOD, ["emb", "lm_head"])
+    for whole in (nudge(model), nn.Sequential(model)):
+        state = whole.state_dict()
+        assert sum(name.endswith("change") for name in state) == 1
+        other = copy.deepcopy(whole)
+        assert not any(other.load_state_dict({n: x + 1 for n, x in state.items()}))
+        assert all(torch.equal(x, state[n] + 1) for n, x in other.state_dict().items())
+    adapt.detach(model)
+    assert list(model.state_dict()) == list(Tied().state_dict())
+
+
 def test_one_of_two_tied_tensors_trains_but_cannot_be_merged(tmp_path):
     model = Tied()
     adapt.attach(model, METHOD, ["emb"])

@@ -81,7 +81,7 @@ def suggestion():
     ]  # fmt: skip
     shares = {"gain": sum(r["gain"] for r in rows), "captured": 0.4, "bound": 3.0}
     counts = {"n_trainable": 19_968, "budget": 20_000, "uniform": 1.0, "uniform_rank": 1}
-    return {"method": "lora-ga", "batches": 32, "rows": rows} | shares | counts
+    return {"method": "lora-ga", "by": "gradients", "batches": 32, "rows": rows} | shares | counts
 
 
 def dimension(value=200):
@@ -170,6 +170,7 @@ def test_what_it_says_follows_from_the_figures(reports):
     assert "d90 = 200" in str(reports["dimension"])
     missed = report("dimension", dimension=dimension(None) | {"high": None})
     assert "No rung up to d = 500" in str(missed)
+    assert "as it is" in str(report("dimension", dimension=dimension(0)))
     assert "perplexity falls by 0.1" in " ".join(
         str(report("train", training=training(name="perplexity"))).split()
     )
