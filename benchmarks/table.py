@@ -15,8 +15,8 @@ ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
 
 
-STRATA = ("strata_planted", "strata_domains", "stratification")
-"""Benchmarks of quality, whose tables stand in docs/strata.md and not among those of speed."""
+QUALITY = ("strata_planted", "strata_domains", "stratification", "adapt_quality")
+"""Benchmarks of quality: their tables stand in the docs of their room, not among those of speed."""
 
 
 def newest() -> list[dict[str, Any]]:
@@ -61,7 +61,7 @@ def full() -> str:
     """A section a benchmark, with its command."""
     sections = []
     for record in newest():
-        if record["name"] in STRATA:
+        if record["name"] in QUALITY:
             continue
         settings = ", ".join(f"{k} = {v}" for k, v in record["settings"].items())
         sections.append(
@@ -178,6 +178,31 @@ def tested() -> str:
     return headed(record, HEAD + "\n".join(map(line, sizes)), "\n".join(power))
 
 
+def adapted() -> str:
+    """Ways of adapting: a table a task, the best score first."""
+    record = last("adapt_quality")
+    if record is None:
+        return "Run `python -m benchmarks.adapt_quality`, then `python -m benchmarks.table`."
+    tasks: dict[str, dict[str, dict[str, float]]] = {}
+    for row in record["rows"]:
+        method, task, what = row["what"].split(" | ")
+        tasks.setdefault(task, {}).setdefault(method, {})[what] = row["figure"]
+    parts = []
+    for task, methods in tasks.items():
+        (score,) = methods.pop("untrained").keys() & {"accuracy", "perplexity"}
+        lines = [f"| {task} | trained | {score} | minus lora | step size |", "|---|" + "---:|" * 4]
+        sign = 1 if score == "perplexity" else -1
+        for name, row in sorted(methods.items(), key=lambda item: sign * item[1][score]):
+            gap = "its interval, half, minus lora"
+            less = f"{row['minus lora']:+.3f} ± {row[gap]:.3f}" if gap in row else ""
+            lines.append(
+                f"| {name} | {row['trained']:,.0f} | {row[score]:.3f} ± "
+                f"{row['its interval, half']:.3f} | {less} | {row['step size']:g} |"
+            )
+        parts.append("\n".join(lines))
+    return headed(record, *parts)
+
+
 def filled(text: str, name: str, content: str) -> str:
     """The page with this content between ``<!-- name -->`` and ``<!-- /name -->``."""
     return re.sub(
@@ -198,6 +223,7 @@ def pages() -> dict[Path, str]:
         (docs / "strata.md", "planted", planted()),
         (docs / "strata.md", "domains", domains()),
         (docs / "strata.md", "tested", tested()),
+        (docs / "adapt.md", "quality", adapted()),
     ]
     texts: dict[Path, str] = {}
     for page, name, content in contents:

@@ -229,8 +229,9 @@ def _entry(
 
         return _Entry(label, {"peft": method, "rank": rank, "targets": names}, put)
     known = make_method(method, {}) if isinstance(method, str) else method
-    once = {id(t.parameter): t.shape for t in found}  # tied tensors share an adapter
-    sized = at_budget(known, list(once.values()), most)
+    once = list({id(t.parameter): t for t in found}.values())  # tied tensors share an adapter
+    sized = at_budget(known, [t.shape for t in once], most)
+    sized.build(once, 0)  # sizes that cannot be are an error now, and not in the middle
     options = {"method": sized.id, **sized.options(), "targets": names}
 
     def attach(data: Task, model: nn.Module, seed: int) -> None:
