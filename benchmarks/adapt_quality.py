@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -35,6 +36,7 @@ from lowdim.adapt.peft_methods import peft_count
 from lowdim.adapt.targets import find_targets
 from lowdim.core.progress import bars
 from lowdim.datasets import minilm
+from lowdim.report.adapt_document import AdaptReport
 
 RANK = 4  # of the LoRA that sets the budget
 GRID = (3e-3, 1e-2, 3e-2)
@@ -152,6 +154,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="in place of each task's own")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--no-record", action="store_true", help="train, and write no result")
+    parser.add_argument("--pages", type=Path, help="folder for a report of each task")
     args = parser.parse_args()
     rows = []
     for name in args.task:
@@ -161,8 +164,10 @@ def main() -> None:
         found = compared(name, problem.make(n_train, args.device), methods, args.seeds, epochs)
         print(f"\n{problem.title}, {time.perf_counter() - start:.0f} s\n{found}\n", flush=True)
         rows += figures(problem.title, found)
+        if args.pages:
+            print(page(problem.title, found, args.pages / name))
     if not args.no_record:
-        settings = {k: v for k, v in vars(args).items() if k != "no_record" and v is not None}
+        settings = {k: v for k, v in vars(args).items() if k not in ("no_record", "pages") and v}
         report("adapt_quality", rows, **settings)
 
 
@@ -186,6 +191,14 @@ def compared(name: str, task: Task, methods: Sequence[str], seeds: int, epochs: 
             resume=True,
             progress=progress,
         )
+
+
+def page(title: str, found: Comparison, folder: Path) -> Path:
+    """The report of ``lowdim adapt --compare`` on these runs."""
+    n, item = len(found.runs[0].per_item), "image" if title == "Fashion-MNIST" else "text"
+    report = AdaptReport(source={"name": title, "path": title}, run="compare", complete=True)
+    report.comparison = found.to_dict() | {"n": n, "item": item}
+    return report.save(folder)
 
 
 def figures(title: str, found: Comparison) -> list[Row]:

@@ -290,8 +290,8 @@ def causal_lm(
     train, valid : path, Texts or list of str
         Texts, each read from its start: what lies beyond ``max_length`` tokens is left out. Cut
         long documents into several texts first.
-
-    Other parameters as for :func:`text_classification`.
+    model_folder, batch_size, max_length, targets, device
+        As for :func:`text_classification`.
 
     Raises
     ------

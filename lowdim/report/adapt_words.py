@@ -181,8 +181,9 @@ def _dimension(found: dict[str, Any]) -> list[str]:
 
 
 def options(row: dict[str, Any]) -> str:
-    """``rank=2, terms=16``: what is on."""
-    return ", ".join(f"{name}={value}" for name, value in row["options"].items() if value)
+    """``rank=2, terms=16``: what is on; the row names the method, and all share the targets."""
+    shown = {k: v for k, v in row["options"].items() if v and k not in ("method", "targets")}
+    return ", ".join(f"{name}={value}" for name, value in shown.items())
 
 
 def again(report: AdaptReport) -> str:
