@@ -14,7 +14,7 @@ from lowdim.structure.sae import SAE, JumpReLUSAE, ReLUSAE, TopKSAE
 from lowdim.structure.saelens import NormalizedSAE
 
 
-class Pursuit(SAE):
+class Pursuit(ReLUSAE):
     """An autoencoder whose encoder is matching pursuit: codes as good as the atoms allow."""
 
     def __init__(self, atoms, tolerance):
