@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 
 from lowdim.errors import InputError, MemoryBudgetError
 from lowdim.structure import omp, sae_description_length, select_sae, train_sae
-from lowdim.structure.sae import SAE, JumpReLUSAE, ReLUSAE, TopKSAE
+from lowdim.structure.sae import JumpReLUSAE, ReLUSAE, TopKSAE
 from lowdim.structure.saelens import NormalizedSAE
 
 
