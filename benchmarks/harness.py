@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import statistics
 import sys
 import threading
@@ -116,7 +117,7 @@ def report(name: str, rows: list[Row], **settings: Any) -> None:
     record = {
         "name": name,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join(["python -m", f"benchmarks.{name}", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]),
         "environment": environment(),
         "settings": settings,
         "rows": [asdict(row) | {"met": row.met} for row in rows],
