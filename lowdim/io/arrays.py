@@ -196,7 +196,9 @@ def open_hdf5(path: Path, column: str | None = None) -> Rows:
     try:
         file.visititems(note)
         dataset = file[pick(path, names, column, likely(names))]
-    except (RuntimeError, KeyError, TypeError) as error:  # what h5py makes of damaged headers
+    except InputError:
+        raise
+    except (RuntimeError, KeyError, TypeError, ValueError) as error:  # h5py's of damaged headers
         raise InputError(f"{path} is damaged: {brief(error)}") from error
     table_shape(path, dataset.shape)
     filters = dataset.id.get_create_plist().get_nfilters()

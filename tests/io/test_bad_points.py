@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from lowdim.errors import InputError, LowdimError, MemoryBudgetError
 from lowdim.io.points import open_points, read_labels, read_points
-from tests.io.test_points import FORMATS, each_format, in_tmp_path
+from tests.io.test_points import FORMATS, each_format, in_tmp_path, write_hdf5_chunked
 
 h5py = pytest.importorskip("h5py")
 
@@ -59,6 +59,21 @@ def test_damaged_files_give_an_error_of_ours_or_numbers(tmp_path_factory, write,
         assert shape == (source.n, source.dim)
     assert path.name in message
     assert len(message) < 800
+
+
+def test_hdf5_with_a_number_format_that_cannot_be(tmp_path):
+    path = tmp_path / "x.hdf5"
+    write_hdf5_chunked(path, np.arange(40, dtype=np.float32).reshape(10, 4))
+    content = path.read_bytes()
+    bits = content.index(bytes([23, 8, 0, 23, 127]))  # where exponent and mantissa lie, and bias
+    refused = 0
+    for place in range(bits - 8, bits + 8):
+        path.write_bytes(content[:place] + b"\x01" + content[place + 1 :])
+        try:
+            open_points(path).read()
+        except InputError as error:
+            refused += "x.hdf5 is damaged" in str(error)
+    assert refused
 
 
 CSV_ERRORS = {
