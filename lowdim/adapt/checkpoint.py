@@ -63,7 +63,8 @@ def restore(run: State, path: Path, key: str) -> None:
     try:
         with safe_open(path, framework="pt") as file:
             facts = file.metadata() or {}
-            held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = file.keys()
+            held = {name: file.get_tensor(name) for name in names}
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path} cannot be read ({error}): do not resume") from error
     if facts.get("key") != key:

@@ -87,7 +87,7 @@ def _add_product(
     module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
 ) -> Tensor:
     """Forward hook of a linear layer: add the product of the update with the input."""
-    adapter: ProductAdapter = module.get_submodule(BESIDE)  # type: ignore[assignment]
+    adapter = _beside(module)
     (x,) = (*args, *kwargs.values())
     return output + adapter(x.to(adapter.dtype)).to(output.dtype)
 
@@ -96,9 +96,14 @@ def _add_rows(
     module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
 ) -> Tensor:
     """Forward hook of an embedding: add the rows of the update."""
-    adapter: ProductAdapter = module.get_submodule(BESIDE)  # type: ignore[assignment]
     (index,) = (*args, *kwargs.values())
-    return output + adapter.rows(index).to(output.dtype)
+    return output + _beside(module).rows(index).to(output.dtype)
+
+
+def _beside(module: nn.Module) -> ProductAdapter:
+    adapter = module.get_submodule(BESIDE)
+    assert isinstance(adapter, ProductAdapter)  # place puts no other there
+    return adapter
 
 
 class _Sum(nn.Module):

@@ -6,10 +6,9 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import save as dump
-from torch import nn
 
 from lowdim.adapt.attach import merge
 from lowdim.adapt.export import to_lora
@@ -21,6 +20,9 @@ from lowdim.io.config import read_json
 from lowdim.io.models import load_model, quiet
 from lowdim.io.write import atomic_write, check_writable
 from lowdim.report.adapt_setup import rebuilt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 FORMATS = ("peft", "merged")
 SENTENCE = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json")
@@ -113,7 +115,7 @@ def _about(folder: Path) -> dict[str, Any]:
     return about
 
 
-def _merged(made: nn.Module, base: Path, folder: Path, about: dict[str, Any]) -> Shipped:
+def _merged(made: PreTrainedModel, base: Path, folder: Path, about: dict[str, Any]) -> Shipped:
     """A model folder of transformers, its tokenizer, and the head where there is one."""
     n = len(attached(made).distinct())
     merge(made)
@@ -126,7 +128,7 @@ def _merged(made: nn.Module, base: Path, folder: Path, about: dict[str, Any]) ->
         delattr(made, HEAD)
         words += f"; {HEAD}.safetensors holds the head and its labels"
     with quiet(require("transformers", "models")):
-        made.save_pretrained(folder)  # type: ignore[operator]
+        made.save_pretrained(folder)
     load_model(base).tokenizer.save_pretrained(folder)
     for name in SENTENCE:
         if (base / name).is_file():

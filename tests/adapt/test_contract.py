@@ -11,47 +11,8 @@ import torch
 from torch import nn
 
 from lowdim import adapt
-from lowdim.adapt import adaptation_methods
 from lowdim.errors import InputError
 from tests.adapt.sample import attached, layers, loss, tokens, trained, zoo
-
-NAMES = sorted(adaptation_methods())
-OPTIONS = {
-    "atlas": {"parts": 2},
-    "flora": {"rank": 2},
-    "lora-ga": {"rank": 2},
-    "lora-sb": {"rank": 2},
-    "lsr": {"terms": 3},
-    "mos": {"rank": 2, "shards": 2},
-    "random-subspace": {"dim": 40},
-    "shared-parameters": {"numbers": 100},
-    "sltrain": {"rank": 2, "density": 0.05},
-    "svfit": {"rank": 4},
-    "textual-subspace": {"tokens": (3, 5), "rank": 3},
-}
-"""Options that a small model asks for."""
-
-
-@pytest.fixture(params=NAMES)
-def method(request, tmp_path):
-    options = dict(OPTIONS.get(request.param, {}))
-    if request.param == "atlas":
-        options["vectors"] = [str(vector) for vector in task_vectors(tmp_path)]
-    return adaptation_methods()[request.param](**options)
-
-
-def task_vectors(folder):
-    """Two updates of the zoo."""
-    from lowdim.adapt import task_vector
-
-    base = zoo()
-    for seed in (1, 2):
-        other = zoo()
-        torch.manual_seed(seed)
-        for parameter in other.parameters():
-            parameter.data += 0.1 * torch.randn_like(parameter)
-        task_vector(base, other, folder / f"vector{seed}.safetensors")
-    return sorted(folder.glob("vector*.safetensors"))
 
 
 def ready(model, method):

@@ -13,7 +13,6 @@ from lowdim import adapt
 from lowdim.adapt import adaptation_methods
 from lowdim.errors import InputError
 from tests.adapt.sample import attached, tokens, trained, zoo
-from tests.adapt.test_contract import method  # noqa: F401
 from tests.conftest import tiny_config
 
 peft = pytest.importorskip("peft")
@@ -58,7 +57,7 @@ def test_every_layer_of_the_zoo_and_its_head(tmp_path):
     assert torch.equal(model(tokens()), expected)  # the export changed nothing
 
 
-def test_every_method_that_has_factors(method, tmp_path):  # noqa: F811
+def test_every_method_that_has_factors(method, tmp_path):
     model = attached(method)
     if method.id == "strata":
         with pytest.raises(InputError, match="depends on the input"):

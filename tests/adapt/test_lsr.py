@@ -25,7 +25,10 @@ SIZES = [
 ]
 
 
-def adapter(method=LSR(2, 3), out=24, width=30, seed=0) -> LSRAdapter:  # noqa: B008
+SMALL = LSR(2, 3)
+
+
+def adapter(method=SMALL, out=24, width=30, seed=0) -> LSRAdapter:
     """An adapter that is away from its start."""
     made = method.adapter(Target("query", nn.Linear(width, out)), Draws(seed, "query.weight"))
     for k, p in enumerate(made.parameters()):
