@@ -23,10 +23,10 @@ from lowdim.adapt.method import Method, at_budget, make_method
 from lowdim.adapt.peft_methods import PEFT, attach_peft, check_kinds, peft_rank
 from lowdim.adapt.start import start
 from lowdim.adapt.targets import Targets, find_targets
-from lowdim.adapt.task import Task, also_modules
+from lowdim.adapt.task import Task, also_modules, train_head
 from lowdim.core.estimate import to_json
 from lowdim.core.pieces import Pieces
-from lowdim.core.progress import Advance, Progress, Silent
+from lowdim.core.progress import Progress, Silent, Titled
 from lowdim.errors import InputError, require
 from lowdim.io.write import atomic_write, check_writable
 
@@ -156,7 +156,7 @@ def compare(
 
     def train(kind: str, data: Task, entry: _Entry, rate: float, seed: int) -> Run:
         name = json.dumps(to_json([kind, entry.label, entry.options, rate, seed]))
-        watch = _Titled(progress or Silent(), f"{entry.label}, lr {rate:g}, seed {seed}")
+        watch = Titled(progress or Silent(), f"{entry.label}, lr {rate:g}, seed {seed}")
         return Run(
             **pieces.json(name, lambda: asdict(_run(data, entry, rate, seed, epochs, watch)))
         )
@@ -186,17 +186,6 @@ def compare(
     return result
 
 
-@dataclass(frozen=True)
-class _Titled:
-    """Bars that say which run they are of."""
-
-    progress: Progress
-    title: str
-
-    def task(self, what: str) -> Advance:
-        return self.progress.task(f"{self.title}: {what}")
-
-
 def _entries(
     task: Task, contenders: Sequence[Contender], budget: int, targets: Targets
 ) -> list[_Entry]:
@@ -214,7 +203,7 @@ def _entry(
     if method == HEAD:
         if not task.also:
             raise InputError("the task has no head of its own: leave 'head' out")
-        return _Entry(label, {}, _train_head)
+        return _Entry(label, {}, lambda data, model, seed: train_head(data, model))
     targets = targets if contender.targets is None else contender.targets
     found = find_targets(model, targets)
     names, shapes = [t.name for t in found], [t.shape for t in found]
@@ -238,12 +227,6 @@ def _entry(
         start(data, model, sized, targets, seed=seed)
 
     return _Entry(label, options, attach)
-
-
-def _train_head(task: Task, model: nn.Module, seed: int) -> None:
-    model.requires_grad_(False)
-    for module in also_modules(model, task):
-        module.requires_grad_(True)
 
 
 def _run(data: Task, entry: _Entry, rate: float, seed: int, epochs: int, watch: Progress) -> Run:

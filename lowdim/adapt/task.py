@@ -92,6 +92,13 @@ def also_modules(model: nn.Module, task: Task) -> list[nn.Module]:
     ]
 
 
+def train_head(task: Task, model: nn.Module) -> None:
+    """Let only the modules train that the task trains whole."""
+    model.requires_grad_(False)
+    for module in also_modules(model, task):
+        module.requires_grad_(True)
+
+
 def accuracy(right: Tensor) -> Score:
     """Score of (n,) right answers, with Wilson's interval."""
     n, p = len(right), float(right.double().mean())

@@ -5,7 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import rich.progress
 
 Advance = Callable[[int, int], None]
 """``advance(done, total)``: how heavy functions report; any callable of two integers will do."""
@@ -25,6 +28,17 @@ class Silent:
     def task(self, what: str) -> Advance:
         """Ignore the reports."""
         return lambda done, total: None
+
+
+class Titled:
+    """Bars that say which of several like pieces of work they are of."""
+
+    def __init__(self, progress: Progress, title: str) -> None:
+        self.progress, self.title = progress, title
+
+    def task(self, what: str) -> Advance:
+        """Begin a piece of work, with the title before its name."""
+        return self.progress.task(f"{self.title}: {what}")
 
 
 @contextmanager
@@ -47,17 +61,17 @@ def bars(show: bool | None = None) -> Iterator[Progress]:
 
 
 class _Bars:
-    def __init__(self, drawn: object) -> None:
+    def __init__(self, drawn: rich.progress.Progress) -> None:
         self.drawn = drawn
-        self.current: int | None = None
+        self.current: rich.progress.TaskID | None = None
 
     def task(self, what: str) -> Advance:
         if self.current is not None:
-            self.drawn.remove_task(self.current)  # type: ignore[attr-defined]
-        self.current = task = self.drawn.add_task(what, total=None)  # type: ignore[attr-defined]
+            self.drawn.remove_task(self.current)
+        self.current = task = self.drawn.add_task(what, total=None)
 
         def advance(done: int, total: int) -> None:
             if task == self.current:
-                self.drawn.update(task, completed=done, total=total)  # type: ignore[attr-defined]
+                self.drawn.update(task, completed=done, total=total)
 
         return advance

@@ -21,8 +21,8 @@ from lowdim.adapt.peft_methods import PEFT
 from lowdim.adapt.start import start
 from lowdim.adapt.svfit import SVFit
 from lowdim.adapt.targets import Targets, find_targets
-from lowdim.adapt.task import Score, Task, also_modules
-from lowdim.core.progress import Advance, Progress
+from lowdim.adapt.task import Score, Task, train_head
+from lowdim.core.progress import Progress, Titled
 from lowdim.errors import InputError
 from lowdim.report.adapt_setup import MEASURED, Job, Setup
 
@@ -162,7 +162,7 @@ class Trainer:
     def base(self) -> Score:
         """What there is to beat: the head alone where there is one, the model as it was if not."""
         if self.task.also:
-            return self._train("head alone", _head).fit.score
+            return self._train("head alone", train_head).fit.score
         return self.task.evaluate(self.task.fresh(self.setup.seed))
 
     def adapter(self, plan: Plan) -> Trained:
@@ -206,28 +206,10 @@ class Trainer:
             seed=self.setup.seed,
             out=self.folder / what.replace(" ", "-"),
             resume=self.resume,
-            progress=_Called(what, self.progress),
+            progress=Titled(self.progress, what),
         )
         return model, found
 
 
 Prepare = Callable[[Task, nn.Module], object]
 """Makes a fresh model ready: says what of it trains."""
-
-
-def _head(task: Task, model: nn.Module) -> None:
-    """Only what is new trains."""
-    model.requires_grad_(False)
-    for module in also_modules(model, task):
-        module.requires_grad_(True)
-
-
-@dataclass(frozen=True)
-class _Called:
-    """Bars that say what is trained."""
-
-    what: str
-    progress: Progress
-
-    def task(self, what: str) -> Advance:
-        return self.progress.task(f"{self.what}: {what}")
