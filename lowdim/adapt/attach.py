@@ -48,7 +48,8 @@ def attach(
         full name then means its module alone.
         Targets of equal methods are adapted together.
     targets : str, type or sequence of them
-        See :func:`find_targets`; not with a mapping.
+        See :func:`find_targets`; not with a mapping. ``"all"`` and ``"linear"`` leave out what
+        ``also`` trains.
     also : sequence of str
         Modules that train whole, such as a new classifier: full names or ends of names.
     gradients : mapping of str to Tensor, optional
@@ -81,7 +82,7 @@ def attach(
     several GPUs wrap it in DistributedDataParallel.
     """
     check_bare(model)
-    groups = _groups(model, method, targets)
+    groups = _groups(model, method, targets, modules_of(model, also))
     for group in groups:
         make_adapters(group, seed)
         for target, adapter in group.distinct():
@@ -201,12 +202,18 @@ def merge(model: nn.Module) -> nn.Module:
 
 
 def _groups(
-    model: nn.Module, method: Method | Mapping[str, Method], targets: Targets | None
+    model: nn.Module,
+    method: Method | Mapping[str, Method],
+    targets: Targets | None,
+    whole: Sequence[str],
 ) -> list[Group]:
     if isinstance(method, Method):
         if targets is None:
             raise InputError("name the targets, e.g. targets=['query', 'value'] or 'linear'")
-        return [Group(method, fitting(method, find_targets(model, targets)))]
+        found = find_targets(model, targets)
+        if targets in ("all", "linear"):  # all but what trains whole
+            found = [target for target in found if not inside(target.name, whole)]
+        return [Group(method, fitting(method, found))]
     if targets is not None or not method:
         raise InputError("a mapping of targets to methods names the targets itself, at least one")
     groups: list[Group] = []

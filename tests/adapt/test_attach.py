@@ -268,6 +268,17 @@ def test_also_may_not_train_an_adapted_tensor(also):
         )
 
 
+@pytest.mark.parametrize("every", ["all", "linear"])
+def test_what_trains_whole_is_left_out_of_every(every):
+    model = zoo()
+    model.classifier = nn.Sequential(nn.Linear(8, 5), nn.Linear(5, 3))
+    record = adapt.attach(model, adapt.RandomSubspace(10), every, also=["classifier"])
+    adapted = {target.module_name for target, _ in record.pairs()}
+    assert "query" in adapted
+    assert not any(name.startswith("classifier") for name in adapted)
+    assert all(p.requires_grad for p in model.classifier.parameters())
+
+
 def test_also_names_what_is_there():
     with pytest.raises(InputError, match="also='clasifier': Zoo has no such module"):
         adapt.attach(zoo(), METHOD, "query", also=["clasifier"])
