@@ -10,6 +10,7 @@ from rich.console import Console
 from lowdim.report.adapt_document import AdaptReport
 from lowdim.report.adapt_parts import render_adapt, render_fragment
 from lowdim.report.adapt_plots import place
+from tests.report.conftest import written
 from tests.report.sample import HOSTILE
 from tests.report.test_page import Elements, without_plotly
 
@@ -116,10 +117,7 @@ def reports():
 
 @pytest.fixture(scope="module")
 def pages(reports, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pages")
-    for name, found in reports.items():
-        (folder / f"{name}.html").write_text(render_adapt(found), encoding="utf-8")
-    return folder
+    return written(tmp_path_factory.mktemp("pages"), reports, render_adapt)
 
 
 def ids(html):

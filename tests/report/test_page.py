@@ -14,7 +14,7 @@ import pytest
 from lowdim.report import plots, words
 from lowdim.report.document import Report
 from lowdim.report.page import render, render_summary
-from tests.report.conftest import Visit
+from tests.report.conftest import Visit, written
 from tests.report.sample import HOSTILE, PAPERS, sample_report
 
 
@@ -201,16 +201,13 @@ def test_the_sentences_carry_the_figures() -> None:
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pages")
-    incomplete = dataclasses.replace(sample_report(n_weights=3), complete=False)
-    for name, report in {
+    reports = {
         "plain": sample_report(deep=True),
         "hostile": sample_report(hostile=True, deep=True),
         "large": sample_report(n_weights=210, n_layers=31),
-        "incomplete": incomplete,
-    }.items():
-        (folder / f"{name}.html").write_text(render(report), encoding="utf-8")
-    return folder
+        "incomplete": dataclasses.replace(sample_report(n_weights=3), complete=False),
+    }
+    return written(tmp_path_factory.mktemp("pages"), reports, render)
 
 
 @pytest.mark.browser

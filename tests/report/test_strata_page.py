@@ -9,6 +9,7 @@ import torch
 
 import lowdim
 from lowdim.report.strata_parts import render_strata
+from tests.report.conftest import written
 from tests.report.sample import HOSTILE
 from tests.report.strata_sample import labelled, planted, registered
 from tests.report.test_page import Elements, contrast, without_plotly
@@ -35,10 +36,7 @@ def reports():
 
 @pytest.fixture(scope="module")
 def pages(reports, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pages")
-    for name, report in reports.items():
-        (folder / f"{name}.html").write_text(render_strata(report), encoding="utf-8")
-    return folder
+    return written(tmp_path_factory.mktemp("pages"), reports, render_strata)
 
 
 def test_every_section_is_there_or_left_out(pages):
