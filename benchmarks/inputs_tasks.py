@@ -104,7 +104,7 @@ def clothes(n_train: int = 4_000, n_held_out: int = 4_000) -> tuple[tuple[Tensor
     x, y = fashion_mnist(test=True)
     x = x.view(-1, 1, 28, 28)
     train = choice(60_000, n_train, seed=0)
-    held_out = 60_000 + choice(10_000, n_held_out, seed=1)
+    held_out = 60_000 + choice(10_000, 2_000 + n_held_out, seed=1)[2_000:]  # pilots saw the others
     return (x[train], y[train]), (x[held_out], y[held_out])
 
 
