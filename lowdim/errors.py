@@ -22,6 +22,10 @@ class MissingExtraError(LowdimError, ImportError):
     """An optional dependency is absent: names the ``pip install`` line that brings it."""
 
 
+class DriftWarning(UserWarning):
+    """The data is not like what a model was fitted to: says by how much."""
+
+
 def require(module: str, extra: str) -> ModuleType:
     """Import an optional ``module``, or say which extra of lowdim brings it.
 

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from lowdim.errors import InputError
 
-ROOMS = ("geometry", "diversity", "spectra", "compare", "structure", "adapt")
+ROOMS = ("geometry", "diversity", "spectra", "compare", "structure", "adapt", "retrieval")
 """Rooms whose modules register methods when they are imported."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -120,6 +120,36 @@ def reduction() -> Need:
 def adaptation() -> Need:
     """A model's weights, adapted by the method that is registered: a class of options."""
     return Need("adaptation")
+
+
+def vectors() -> Need:
+    """Embedding vectors (a ``Training``), brought to fewer coordinates by a map."""
+    return Need("vectors")
+
+
+def coordinates() -> Need:
+    """Coordinates of vectors, stored in few bytes by the code that is registered: a class."""
+    return Need("coordinates")
+
+
+def encoders() -> Need:
+    """Vectors of the same items, or of one task, by an old encoder and a new one."""
+    return Need("encoders")
+
+
+def tables() -> Need:
+    """Embedding tables of a recommender, trained with the model that reads them."""
+    return Need("tables")
+
+
+def rows() -> Need:
+    """Vectors, whose rows are put in an order."""
+    return Need("rows")
+
+
+def similarities() -> Need:
+    """Similarity of each query to the row that it should find."""
+    return Need("similarities")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ finished pieces stay good when any of them changes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -167,6 +167,64 @@ class Kept:
     def take(self, rows: Any, memory: int | float | str | None = None) -> Tensor:
         """Some of them, by their numbers here."""
         return self.source.take(self.rows[torch.as_tensor(rows)], memory)
+
+
+@dataclass(frozen=True, eq=False)
+class Mapped:
+    """The rows of a source, each block changed by a function when it is read.
+
+    ``function`` of (rows, dim) points and the number of their first row gives (rows, width) points;
+    at module level, or a partial of such, it can be sent to another process.
+    """
+
+    source: Source
+    function: Callable[[Tensor, int], Tensor]
+    width: int
+
+    @property
+    def n(self) -> int:
+        """Rows of the source."""
+        return self.source.n
+
+    @property
+    def dim(self) -> int:
+        """Columns of what the function gives."""
+        return self.width
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the source."""
+        return self.source.dtype
+
+    @property
+    def start(self) -> int:
+        """As in the source."""
+        return self.source.start
+
+    @property
+    def edges(self) -> Sequence[int] | np.ndarray:
+        """As in the source."""
+        return self.source.edges
+
+    def slice(self, start: int, stop: int) -> Mapped:
+        """Some of the rows, unread."""
+        return Mapped(self.source.slice(start, stop), self.function, self.width)
+
+    def chunks(self, memory: int | float | str | None = None) -> Iterator[Tensor]:
+        """What becomes of each chunk."""
+        first = self.start
+        for chunk in self.source.chunks(memory):
+            yield self.function(chunk, first)
+            first += len(chunk)
+
+    def read(self, memory: int | float | str | None = None) -> Tensor:
+        """(n, width) all of it."""
+        return torch.cat(list(self.chunks(memory)))
+
+    def take(self, rows: Any, memory: int | float | str | None = None) -> Tensor:
+        """(len(rows), width) what becomes of some rows."""
+        taken = self.source.take(rows, memory)
+        return torch.cat([self.function(x[None], int(r)) for x, r in zip(taken, rows, strict=True)])
 
 
 def is_source(x: Any) -> bool:

@@ -20,11 +20,11 @@ from lowdim.core.points import as_points
 from lowdim.core.random import normal, permutation
 from lowdim.core.subspace import Subspace
 from lowdim.errors import InputError
+from lowdim.retrieval.recall import interval, recall_at_k
 
 LADDER = (16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 FORMATS = ("float32", "float16", "int8", "binary")
 BITS = {"float32": 32, "float16": 16, "int8": 8, "binary": 1}
-Z95 = 1.959964
 UNIT = 1e-3  # rows whose lengths differ from 1 by less are compared by cosine
 
 
@@ -159,7 +159,13 @@ def size_recall(
             code = CODES[name](kept[0])
             hits = _search(code(kept[0]), code(kept[1]), k, memory)
             size = math.ceil(m * BITS[name] / 8)
-            found.append(_row(m, name, size, 4 * d / size, _recall(hits, truth)))
+            recall, low, high = interval(recall_at_k(hits, truth))
+            found.append(
+                SizeRecallRow(
+                    dims=m, format=name, bytes=size, ratio=4 * d / size, recall=recall, low=low,
+                    high=high,
+                )
+            )  # fmt: skip
     unit = bool(((torch.linalg.vector_norm(x, dim=1) - 1).abs() < UNIT).all())
     return SizeRecall(
         rows=tuple(sorted(found, key=lambda r: (-r.bytes, -r.dims))), k=k, n_queries=n_queries,
@@ -179,29 +185,6 @@ def smallest(rows: Iterable[SizeRecallRow], recall: float = 0.95) -> SizeRecallR
 def _search(rows: Tensor, queries: Tensor, k: int, memory: int | float | str | None) -> Tensor:
     """(n_queries, k) indices of the nearest rows."""
     return Neighbors.of_points(rows, k, queries=queries, memory=memory).indices
-
-
-def _recall(found: Tensor, truth: Tensor) -> Tensor:
-    """(n_queries,) share of the true neighbours that were found."""
-    return (found[:, :, None] == truth[:, None, :]).any(1).double().mean(1)
-
-
-def _row(dims: int, name: str, size: int, ratio: float, recalls: Tensor) -> SizeRecallRow:
-    """Wilson interval for as many independent trials as the spread over queries is worth.
-
-    Between one trial a query (its k hits stand or fall together) and k: shares of 0 to 1 with mean
-    p spread at most as single trials do, so the count never falls below the number of queries.
-    """
-    n, p = len(recalls), float(recalls.mean())
-    spread = float(recalls.var()) if n > 1 else 0.0
-    trials = max(n, p * (1 - p) * n / spread) if spread > 0 else n
-    z2 = Z95 * Z95 / trials
-    centre = (p + z2 / 2) / (1 + z2)
-    half = math.sqrt(p * (1 - p) * z2 + z2 * z2 / 4) / (1 + z2)
-    return SizeRecallRow(
-        dims=dims, format=name, bytes=size, ratio=ratio, recall=p,
-        low=min(p, max(0.0, centre - half)), high=max(p, min(1.0, centre + half)),
-    )  # fmt: skip
 
 
 Code = Callable[[Tensor], Tensor]
