@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lowdim import cli_adapt
+from lowdim import cli_adapt, cli_index
 from lowdim.cli_shared import Memory, Seed, show, stoppable
 from lowdim.errors import InputError, LowdimError, require
 
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 
 app.add_typer(cli_adapt.app, name="adapt")
+app.add_typer(cli_index.app, name="index")
 
 
 @app.command()

@@ -106,8 +106,9 @@ def again(report: Document) -> str:
     # without a path: the default input
     command = ["lowdim", report.command] + ([path] if path else [])
     for name, option in report.options.items():
-        if option is not None and option is not False:
-            command += [f"--{name.replace('_', '-')}"] + ([] if option is True else [str(option)])
+        for value in option if isinstance(option, list) else [option]:
+            if value is not None and value is not False:
+                command += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
     return shlex.join(command)
 
 
