@@ -29,6 +29,16 @@ NAMES = (
     "adapt_speed",
     "fastfood",
     "adapt_quality",
+    "index_codes",
+    "index_search",
+    "index_storage",
+    "index_frontier",
+    "index_promise",
+    "index_plan_speed",
+    "index_scale",
+    "index_order",
+    "index_compatible",
+    "index_tables",
 )
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
 
 
-QUALITY = ("strata_planted", "strata_domains", "stratification", "adapt_quality")
+QUALITY = ("strata_planted", "strata_domains", "stratification", "adapt_quality", "index_compatible",
+           "index_storage", "index_frontier")  # fmt: skip
 """Benchmarks of quality: their tables stand in the docs of their room, not among those of speed."""
 
 
@@ -203,6 +204,29 @@ def adapted() -> str:
     return headed(record, *parts)
 
 
+def upgraded() -> str:
+    """Pairs of encoders: recall of the new one's results from old rows, by old and new queries."""
+    record = last("index_compatible")
+    if record is None:
+        return "Run `python -m benchmarks.index_compatible`, then `python -m benchmarks.table`."
+    pairs: dict[str, dict[str, tuple[str, float]]] = {}
+    for row in record["rows"]:
+        pair, what = row["what"].split(": ")
+        name, _, way = what.partition(", ")
+        pairs.setdefault(pair, {}).setdefault(name, (way, row["figure"]))
+    lines = [
+        "| old -> new | old queries | new queries, mapped | the map | rows mapped instead |",
+        "|---|---:|---:|---|---:|",
+    ]
+    for pair, found in pairs.items():
+        way, recall = found["new/old"]
+        lines.append(
+            f"| {pair} | {found['old/old'][1]:.3f} | {recall:.3f} | {way} | "
+            f"{found['new/moved'][1]:.3f} |"
+        )
+    return headed(record, "\n".join(lines))
+
+
 def filled(text: str, name: str, content: str) -> str:
     """The page with this content between ``<!-- name -->`` and ``<!-- /name -->``."""
     return re.sub(
@@ -224,6 +248,7 @@ def pages() -> dict[Path, str]:
         (docs / "strata.md", "domains", domains()),
         (docs / "strata.md", "tested", tested()),
         (docs / "adapt.md", "quality", adapted()),
+        (docs / "vector-index.md", "compatible", upgraded()),
     ]
     texts: dict[Path, str] = {}
     for page, name, content in contents:

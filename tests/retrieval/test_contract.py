@@ -30,6 +30,13 @@ def dims_of(name):
     return D if name == "none" else M
 
 
+@pytest.fixture(autouse=True)
+def short_fits(monkeypatch):
+    """What holds of every map holds of one that was trained for a moment."""
+    monkeypatch.setattr("lowdim.retrieval.learned_maps.STEPS", 10)
+    monkeypatch.setattr("lowdim.retrieval.learned_maps.BATCH", 64)
+
+
 @pytest.fixture(params=sorted(codes()))
 def code(request):
     return named(request.param)

@@ -145,6 +145,7 @@ def test_fft_does_not_beat_random_on_minilm():
         assert best > max(low, drawn) + 0.1
 
 
+@pytest.mark.slow  # the import alone takes seconds
 def test_truncate_is_what_sentence_transformers_does():
     util = pytest.importorskip("sentence_transformers.util")
     x, q = embeddings()[200:], embeddings()[:50]
