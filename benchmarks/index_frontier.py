@@ -113,7 +113,7 @@ def indexed(x: Tensor, queries: Tensor, preset: str) -> Search:
 
 def quantized(x: Tensor, queries: Tensor, precision: str) -> Tensor:
     """A search of sentence-transformers' codes: int8 by dot product, bits by Hamming distance."""
-    from sentence_transformers.quantization import quantize_embeddings
+    from sentence_transformers.util.quantization import quantize_embeddings
 
     rows = quantize_embeddings(x.numpy(), precision, calibration_embeddings=x.numpy())
     if precision == "ubinary":

@@ -67,3 +67,13 @@ def test_dealt_out_bits_are_the_best_of_their_size(sentences, size):
     if 8 * size <= x.shape[1]:
         others.append(found("binary", 8 * size))
     assert found(f"bits{size}", x.shape[1]) > max(others) - 0.005
+
+
+@pytest.mark.parametrize(("code", "dims"), [("float32", 48), ("int4", 96), ("bits48", 384)])
+def test_cosine_of_what_is_decoded_beats_the_distance_of_coordinates(sentences, code, dims):
+    q, x = sentences
+    truth = exact_search(x, q, K)[0]
+    codec, codes = ours(code, q, x, reduction="pca", dims=dims)
+    z = codec.code_.decode(codes)
+    near = torch.cdist(codec.map_.reduce(q), z).topk(K, largest=False).indices
+    assert recall(codec.search(codes, q, K)[0], truth) > recall(near, truth)

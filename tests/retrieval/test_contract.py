@@ -204,6 +204,8 @@ def test_input_of_another_dimension_with_nan_or_zero_rows_is_refused():
         codec.encode(bad)
     with pytest.raises(InputError, match="not fitted"):
         Codec().encode(x)
+    with pytest.raises(InputError, match="y has shape"):
+        Codec("float16", reduction="supervised", dims=2).fit(x, ["a", "b"])
     with pytest.raises(InputError, match="codes have shape"):
         codec.search(torch.zeros(9, 3, dtype=torch.uint8), x[:3], 5)
 
