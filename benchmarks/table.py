@@ -15,8 +15,15 @@ ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
 
 
-QUALITY = ("strata_planted", "strata_domains", "stratification", "adapt_quality", "index_compatible",
-           "index_storage", "index_frontier")  # fmt: skip
+QUALITY = (
+    "strata_planted",
+    "strata_domains",
+    "stratification",
+    "adapt_quality",
+    "index_compatible",
+    "index_storage",
+    "index_frontier",
+)
 """Benchmarks of quality: their tables stand in the docs of their room, not among those of speed."""
 
 
