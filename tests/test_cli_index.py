@@ -350,6 +350,7 @@ def test_ctrl_c_keeps_configurations_and_resume_continues(capsys, here):
         assert (a["configuration"], a["recall"]) == (b["configuration"], b["recall"])
 
 
+@pytest.mark.slow  # seconds of starting; that a kill loses one shard is tested of the library
 def test_ctrl_c_keeps_shards_and_resume_continues(capsys, here):
     options = ["index", "build", "vectors.npy", "--code", "int8", "--out", "i"]
     slow(options, here, lambda: any(Path("i").glob("codes/*.safetensors")))

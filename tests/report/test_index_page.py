@@ -174,7 +174,7 @@ def test_names_make_no_element(pages, reports):
 @pytest.mark.browser
 @pytest.mark.parametrize(
     ("name", "width"),
-    [("kept", 1200), *((n, 400) for n in ("kept", "budget", "nothing", "hostile"))],
+    [("kept", 1200), *((n, 400) for n in ("nothing", "hostile"))],
 )
 def test_every_plot_is_drawn_without_error_or_request(visit, name, width):
     opened = visit(name, viewport={"width": width, "height": 800})
