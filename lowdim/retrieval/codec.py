@@ -216,19 +216,15 @@ class Codec(BaseEstimator):
         """Codes to the (m, rows) scores of placed queries.
 
         The cosine and the dot product of q and x^ = center + z @ decoder, and for Euclidean
-        distances <q, x^> - |x^|^2 / 2, which orders as they do.
+        distances, which no shift changes, <q - center, z @ decoder> - |z @ decoder|^2 / 2, which
+        orders as they do and does not cancel far from the origin.
         """
         back, center = self.map_.decoder, self.map_.center
         gram = None if back is None or self.map_.orthonormal else back @ back.T
-        if back is not None:
-            inner, constant = q @ back.T, q @ center  # (m, dims), (m,)
-            tilt, square = back @ center, center @ center  # (dims,), ()
-        else:
-            inner = self.map_.reduce(q)
-            if self.metric == "cosine":
-                inner = normalize(inner)
-            constant, square = q.new_zeros(len(q)), q.new_zeros(())
-            tilt = inner.new_zeros(inner.shape[1])
+        inner = self.compared(q) if back is None else self.compared(q) @ back.T  # (m, dims)
+        constant, tilt, square = q.new_zeros(len(q)), torch.zeros_like(inner[0]), q.new_zeros(())
+        if back is not None and self.metric != "euclidean":
+            constant, tilt, square = q @ center, back @ center, center @ center
 
         code, asked = self.code_, torch.cat([inner, tilt[None]])
         products = code.products(asked) if gram is None else _stretched(code, asked, gram)
@@ -249,8 +245,15 @@ class Codec(BaseEstimator):
         """What a search gives out for (m, k) values of :meth:`scorer` of these placed queries."""
         if self.metric != "euclidean":
             return values
-        asked = self.map_.reduce(q) if self.map_.decoder is None else q
-        return -(asked.square().sum(1, keepdim=True) - 2 * values).clamp_min(0).sqrt()
+        lengths = self.compared(q).square().sum(1, keepdim=True)
+        return -(lengths - 2 * values).clamp_min(0).sqrt()
+
+    def compared(self, q: Tensor) -> Tensor:
+        """Placed queries where rows are compared with them: in a space of its own, or in theirs."""
+        if self.map_.decoder is None:
+            reduced = self.map_.reduce(q)
+            return normalize(reduced) if self.metric == "cosine" else reduced
+        return q - self.map_.center if self.metric == "euclidean" else q
 
     def rescored(self, ids: Tensor, q: Tensor, rescore: Any, k: int) -> tuple[Tensor, Tensor]:
         """The best k of (m, candidates) rows by the vectors themselves; -1 is no row."""

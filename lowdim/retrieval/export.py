@@ -213,13 +213,7 @@ def _usearch(codec: Codec, codes: Tensor, out: Path, dtype: str | None, asked: T
         first += len(y)
     path = out / "index.usearch"
     atomic_write(path, bytes(index.save()))
-    map = codec.map_
-    if isometry.turn is not None:
-        matrix, bias = isometry.turn, torch.zeros(isometry.dims)
-    else:
-        matrix = torch.eye(map.dim) if map.encoder is None else map.encoder
-        bias = -(map.center @ matrix)
-    _write_npz(out / "query.npz", {"matrix": matrix, "bias": bias})
+    _write_npz(out / "query.npz", {"matrix": isometry.matrix, "bias": isometry.bias})
     y = isometry.queries(asked).numpy()
     found = index.search(y, min(K, len(codes)), threads=threads).keys.reshape(len(y), -1)
     size = path.stat().st_size + (out / "query.npz").stat().st_size

@@ -169,7 +169,7 @@ def faiss_index(codec: Codec, codes: Tensor, dtype: str | None) -> tuple[Any, bo
 
 def _decoded(codec: Codec, codes: Tensor, dtype: str, measure: int) -> tuple[Any, bool, str]:
     faiss = require("faiss", "faiss")
-    isometry, map = Isometry.of(codec), codec.map_
+    isometry = Isometry.of(codec)
     flat = dtype == "float32"
     index = (
         faiss.IndexFlat(isometry.dims, measure)
@@ -178,12 +178,7 @@ def _decoded(codec: Codec, codes: Tensor, dtype: str, measure: int) -> tuple[Any
     )
     for block in codes.split(max(1, 16 * CELLS // isometry.dims)):
         index.add(isometry.rows(codec.code_.decode(block)).numpy())
-    if isometry.turn is not None:
-        matrix, bias = isometry.turn.T, torch.zeros(isometry.dims)
-    else:
-        matrix = torch.eye(map.dim) if map.encoder is None else map.encoder.T
-        bias = -(matrix @ map.center)
-    whole = _behind(matrix, bias, index, unit=isometry.unit)
+    whole = _behind(isometry.matrix.T, isometry.bias, index, unit=isometry.unit)
     return whole, flat, f"decoded to {dtype} in coordinates in which products are those of ours"
 
 

@@ -38,11 +38,9 @@ def onnx_model(codec: Codec) -> Any:
     moved = graph.add("Sub", x, map.center)
     z = moved if map.encoder is None else graph.add("MatMul", moved, map.encoder)
     graph.give("coordinates", z, map.dims)
-    if isometry.turn is not None:
-        query = graph.add("MatMul", x, isometry.turn)
-    else:
-        query = graph.unit(z) if isometry.unit else z
-    graph.give("query", query, isometry.dims)
+    query = graph.add("Add", graph.add("MatMul", x, isometry.matrix), isometry.bias)
+    own = isometry.unit and isometry.spread is None  # a space of its own, compared by cosine
+    graph.give("query", graph.unit(query) if own else query, isometry.dims)
     code = codec.code_
     if isinstance(code, Float16):
         largest = torch.finfo(torch.float16).max

@@ -170,8 +170,9 @@ class Graph:
         parameters = faiss.SearchParametersHNSW(efSearch=max(effort, k))
         values, ids = (torch.from_numpy(a) for a in self.index.search(asked, k, params=parameters))
         if codec.metric == "euclidean":  # of what lies beyond the kept coordinates too
-            beyond = (q.square().sum(1) - torch.from_numpy(asked).square().sum(1)).clamp_min(0)
-            values = -(values + (beyond[:, None] if isometry.turn is not None else 0)).sqrt()
+            lengths = codec.compared(q).square().sum(1)
+            beyond = (lengths - torch.from_numpy(asked).square().sum(1)).clamp_min(0)
+            values = -(values + beyond[:, None]).sqrt()
         return ids, values.masked_fill(ids < 0, -torch.inf)
 
     def _measured(self, codes: Tensor, queries: Any, seed: int) -> Graph:

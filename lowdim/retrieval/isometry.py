@@ -1,9 +1,10 @@
 """Coordinates in which decoded vectors can be compared by anyone: by k-means, a graph, a store.
 
-A row of codes stands for x^ = center + z @ decoder. With the QR decomposition of decoder and center
-stacked, [decoder; center]^T = turn @ spread^T, it is x^ = ([z, 1] @ spread) @ turn^T, and since
-``turn`` has orthonormal columns, lengths and distances of y = [z, 1] @ spread are those of x^, and
-the product of y with q @ turn is <q, x^>. At most m + 1 coordinates, and nothing is lost.
+A row of codes stands for x^ = center + z @ decoder. With the QR decomposition of decoder and
+center stacked, [decoder; center]^T = turn @ [spread; shift]^T, x^ is (z @ spread + shift) @ turn^T.
+Columns of ``turn`` are orthonormal: lengths and distances of y = z @ spread + shift are those of
+x^, and the product of y with q @ turn is <q, x^>. At most m + 1 coordinates, and nothing is lost.
+Distances are taken from the centre, which changes none and lets none cancel far from the origin.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from torch.nn.functional import normalize
 
 if TYPE_CHECKING:
     from lowdim.retrieval.codec import Codec
-    from lowdim.retrieval.map import Map
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,20 +26,19 @@ class Isometry:
 
     Attributes
     ----------
-    map : Map
-        What reduces.
-    turn : Tensor or None
-        (d, r) orthonormal columns. None: the map has no way back, rows and queries are compared in
-        its own coordinates.
-    spread : Tensor or None
-        (m + 1, r); its last row is the centre's.
+    matrix, bias : Tensor
+        (d, r) and (r,): a placed query is at q @ matrix + bias.
+    spread, shift : Tensor or None
+        (m, r) and (r,): decoded coordinates are at z @ spread + shift. None: where they are, since
+        the map has no way back.
     unit : bool
-        Whether rows and queries are brought to length one: with cosine.
+        Whether rows are brought to length one: with cosine.
     """
 
-    map: Map
-    turn: Tensor | None
+    matrix: Tensor
+    bias: Tensor
     spread: Tensor | None
+    shift: Tensor | None
     unit: bool
 
     @classmethod
@@ -47,22 +46,27 @@ class Isometry:
         """That of a fitted codec."""
         map, unit = codec.map_, codec.metric == "cosine"
         if map.decoder is None:
-            return cls(map, None, None, unit)
-        stacked = torch.cat([map.decoder, map.center[None]]).double()  # (m + 1, d)
-        turn, spread = torch.linalg.qr(stacked.T)
-        return cls(map, turn.float(), spread.T.float().contiguous(), unit)
+            matrix = torch.eye(map.dim) if map.encoder is None else map.encoder
+            return cls(matrix, -(map.center @ matrix), None, None, unit)
+        parts = [map.decoder] if codec.metric == "euclidean" else [map.decoder, map.center[None]]
+        turn, upper = torch.linalg.qr(torch.cat(parts).double().T)
+        placed = upper.T.float().contiguous()  # (m or m + 1, r)
+        spread, matrix = placed[: map.dims], turn.float()
+        if codec.metric == "euclidean":
+            return cls(matrix, -(map.center @ matrix), spread, spread.new_zeros(len(upper)), unit)
+        return cls(matrix, spread.new_zeros(len(upper)), spread, placed[-1], unit)
 
     @property
     def dims(self) -> int:
         """r, columns of what it gives."""
-        return self.map.dims if self.spread is None else self.spread.shape[1]
+        return self.matrix.shape[1]
 
     def rows(self, z: Tensor) -> Tensor:
         """(n, r) of (n, m) decoded coordinates; a decoded zero vector stays zero."""
-        y = z if self.spread is None else torch.addmm(self.spread[-1], z, self.spread[:-1])
+        y = z if self.spread is None or self.shift is None else z @ self.spread + self.shift
         return normalize(y) if self.unit else y
 
     def queries(self, q: Tensor) -> Tensor:
         """(n, r) of (n, d) placed queries, or any placed vectors."""
-        y = self.map.reduce(q) if self.turn is None else q @ self.turn
-        return normalize(y) if self.unit and self.turn is None else y
+        y = q @ self.matrix + self.bias
+        return normalize(y) if self.unit and self.spread is None else y

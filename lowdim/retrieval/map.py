@@ -62,7 +62,9 @@ class Map:
 
     def restore(self, z: Tensor) -> Tensor:
         """(n, d) what (n, m) coordinates stand for; themselves where there is no way back."""
-        return z if self.decoder is None else z @ self.decoder + self.center
+        if self.decoder is not None:
+            return z @ self.decoder + self.center
+        return z + self.center if self.encoder is None else z
 
     def to(self, device: torch.device | str) -> Map:
         """A copy on another device."""

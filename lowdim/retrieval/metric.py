@@ -11,7 +11,7 @@ from torch import Tensor
 from lowdim.core.neighbors import Neighbors
 from lowdim.core.points import as_points, unit_rows
 from lowdim.core.progress import Advance
-from lowdim.core.shards import Mapped, Source
+from lowdim.core.shards import Held, Mapped, Source
 from lowdim.errors import InputError
 from lowdim.structure.estimator import open_source
 
@@ -103,12 +103,9 @@ def exact_search(
 def _nearest(
     rows: Source, q: Tensor, k: int, memory: int | float | str | None, progress: Advance | None
 ) -> Neighbors:
-    held = rows.read(memory) if isinstance(rows, Mapped) and _is_held(rows.source) else rows
-    return Neighbors.of_points(held, k, queries=q, memory=memory, progress=progress)
-
-
-def _is_held(source: Source) -> bool:
-    return hasattr(source, "x")
+    in_memory = isinstance(rows, Mapped) and isinstance(rows.source, Held)
+    points = rows.read(memory) if in_memory else rows
+    return Neighbors.of_points(points, k, queries=q, memory=memory, progress=progress)
 
 
 def _of_length_one(x: Tensor, first: int) -> Tensor:

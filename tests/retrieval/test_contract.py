@@ -76,6 +76,18 @@ def test_a_search_through_any_map_ranks_as_what_is_decoded(reduction, metric):
     assert (ids == truth).float().mean() > 0.97
 
 
+@pytest.mark.parametrize("reduction", ["none", "pca"])
+def test_distances_far_from_the_origin_do_not_cancel(reduction):
+    far = 3000.0  # squares of 1e8, of which float32 holds the units
+    x, q = vectors() + far, vectors(20, seed=2) + far
+    codec = Codec("float32", reduction=reduction, metric="euclidean").fit(x)
+    ids, scores = codec.search(codec.encode(x), q, 5)
+    truth, best = exact_search(x, q, 5, metric="euclidean")
+    assert torch.equal(ids, truth)
+    assert torch.allclose(scores, best, atol=1e-3)
+    assert torch.allclose(codec.decode(codec.encode(x)), x, atol=1e-3)
+
+
 def test_codes_have_the_size_they_say_and_come_back(code):
     kind, size = find_code(code)
     z = vectors() @ torch.eye(D)[:, :M]
