@@ -28,8 +28,8 @@ from lowdim.retrieval.recall import recall_at_k
 SHARES = (1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32)
 QUERIES = 1_000
 K = 10
-WIDEST = 192
-"""Most sub-quantisers that faiss is asked to rotate for: OPQ takes minutes beyond."""
+WIDEST = 96
+"""Most sub-quantisers that faiss is asked to rotate for: OPQ takes a quarter of an hour beyond."""
 
 Search = Callable[[], Tensor]
 
@@ -84,12 +84,12 @@ def peers(x: Tensor, queries: Tensor, size: int) -> dict[str, Search]:
         m = 8 * size // bits
         if m <= d:
             presets += [code if m == d else f"PCA{m},{code}"]
-    for shared in (2, 4, 8):
-        m = size * shared
-        if m < d and size <= WIDEST:
-            presets += [f"OPQ{size}_{m},PQ{size}x8"]
-    if d % size == 0 and size < d:
-        presets += [f"PQ{size}x8"] + ([f"OPQ{size},PQ{size}x8"] if size <= WIDEST else [])
+    m = min(4 * size, d - d % size)  # what faiss's guidelines recommend, or all
+    if m > size:
+        pq = f"PQ{size}x8np"  # np: without sorting centroids for another kind of search
+        presets += [pq] if d % size == 0 else []
+        presets += [f"PCA{m},{pq}"] if m < d else []
+        presets += [f"OPQ{size}_{m},{pq}"] if size <= WIDEST else []
     return found | {f"faiss {preset}": indexed(x, queries, preset) for preset in presets}
 
 
@@ -100,11 +100,13 @@ def indexed(x: Tensor, queries: Tensor, preset: str) -> Search:
         import faiss
 
         faiss.omp_set_num_threads(torch.get_num_threads())
+        index = faiss.index_factory(x.shape[1], preset, faiss.METRIC_INNER_PRODUCT)
+        index.train(x.numpy())
+        index.add(x.numpy())
+        inner = faiss.downcast_index(index.index) if "," in preset else index
         truth, found = exact_search(x, queries, K)[0], []
         for metric in (faiss.METRIC_INNER_PRODUCT, faiss.METRIC_L2):
-            index = faiss.index_factory(x.shape[1], preset, metric)
-            index.train(x.numpy())
-            index.add(x.numpy())
+            index.metric_type = inner.metric_type = metric
             found.append(torch.from_numpy(index.search(queries.numpy(), K)[1]))
         return max(found, key=lambda ids: float(recall_at_k(ids, truth).mean()))
 
