@@ -152,6 +152,16 @@ def similarities() -> Need:
     return Need("similarities")
 
 
+def queried() -> Need:
+    """Rows, and queries that look for them: two arguments."""
+    return Need("queried")
+
+
+def label_distances() -> Need:
+    """Distances between labels, some of which a classifier was trained on."""
+    return Need("label_distances")
+
+
 @dataclass(frozen=True)
 class Method:
     """All that is known of a registered method; calling it calls the function."""

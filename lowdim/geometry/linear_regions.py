@@ -108,7 +108,7 @@ def linear_regions(
     lengths = torch.linalg.vector_norm((x[1:] - x[:-1]).flatten(1), dim=1)
     if not float(lengths.sum()) > 0:
         raise InputError("all rows are equal: the path has no length")
-    with _preactivations(module) as function:
+    with preactivations(module) as function:
         neurons = function(x[:1]).shape[1]
         block = plan(
             "linear_regions", rows=len(x) - 1, bytes_per_row=8 * (12 * neurons + 6 * x[0].numel()),
@@ -153,7 +153,7 @@ def boundaries_along(
     def points(at: Tensor) -> Tensor:
         return as_inputs(curve(at), name="curve(t)").double()
 
-    with _preactivations(module) as function:
+    with preactivations(module) as function:
         device = place_of(module, t)[0]
         positive = torch.cat([function(points(part).to(device)) > 0 for part in t.split(1024)])
         piece, unit = (positive[1:] != positive[:-1]).nonzero(as_tuple=True)
@@ -196,7 +196,7 @@ def boundary_distance(
     """
     x = as_inputs(x)
     x = x.to(place_of(module, x)[0], torch.float64)
-    with _preactivations(module) as function:
+    with preactivations(module) as function:
         neurons = function(x[:1]).shape[1]
         c = x[0].numel() if tangents is None else tangents.shape[1]
         rows = plan(
@@ -275,7 +275,8 @@ class _Kinks(TorchFunctionMode):
 
 
 @contextmanager
-def _preactivations(module: nn.Module) -> Iterator[Preactivations]:
+def preactivations(module: nn.Module) -> Iterator[Preactivations]:
+    """Yield a function from float64 inputs to (n, kinks) what enters activations, kinks at zero."""
     state = state_in(module, torch.float64)
 
     def function(x: Tensor) -> Tensor:

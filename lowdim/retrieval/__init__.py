@@ -22,8 +22,28 @@ from lowdim.retrieval.index_folder import Index
 from lowdim.retrieval.insertion_order import OrderRecall, insertion_order, recall_by_order
 from lowdim.retrieval.learned_maps import autoencoder, supervised, tldr
 from lowdim.retrieval.lists import InvertedLists
+from lowdim.retrieval.locus import Locus, frechet_predict, locus, next_class
 from lowdim.retrieval.map import Map
+from lowdim.retrieval.margins import (
+    RankingMargins,
+    multi_vector_score,
+    ranking_margin,
+    ranking_margins,
+)
 from lowdim.retrieval.metric import exact_search
+from lowdim.retrieval.misordering import (
+    dimension_for,
+    gaussian_dimension_for,
+    misordering,
+    misordering_bound,
+)
+from lowdim.retrieval.neural_codes import (
+    CodeReport,
+    NeuralCodes,
+    code_recall,
+    code_report,
+    neural_codes,
+)
 from lowdim.retrieval.opt_embed import OptEmbedding, TableSearch, opt_embed
 from lowdim.retrieval.plan import plan
 from lowdim.retrieval.plan_rows import Plan, PlanRow
@@ -55,6 +75,7 @@ __all__ = [
     "BFloat16",
     "BinaryCode",
     "BitsCode",
+    "CodeReport",
     "Codec",
     "Compatibility",
     "CompatibilityMatrix",
@@ -72,14 +93,17 @@ __all__ = [
     "Int8",
     "Int8Rotated",
     "InvertedLists",
+    "Locus",
     "Map",
     "MixedEmbedding",
+    "NeuralCodes",
     "NgramEmbedding",
     "OptEmbedding",
     "OrderRecall",
     "Plan",
     "PlanRow",
     "ProductCode",
+    "RankingMargins",
     "ResidualCode",
     "RotatedProductCode",
     "SemanticIds",
@@ -94,21 +118,32 @@ __all__ = [
     "autoencoder",
     "band",
     "build",
+    "code_recall",
+    "code_report",
     "compatibility_matrix",
     "compatible",
+    "dimension_for",
     "effective_dimension",
     "exact_search",
     "export",
     "export_codes",
     "false_positive_curve",
     "fft",
+    "frechet_predict",
     "frequency_blocks",
+    "gaussian_dimension_for",
     "hamming_search",
     "hoc_loss",
     "insertion_order",
     "interval",
+    "locus",
+    "misordering",
+    "misordering_bound",
     "mrr",
+    "multi_vector_score",
     "ndcg",
+    "neural_codes",
+    "next_class",
     "ngram_rows",
     "none",
     "opt_embed",
@@ -118,6 +153,8 @@ __all__ = [
     "prefix_rows",
     "query_aware",
     "random",
+    "ranking_margin",
+    "ranking_margins",
     "read_qrels",
     "recall_at_k",
     "recall_by_order",
