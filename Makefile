@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 RUN := $(VENV)/bin/
+# Two files at a time on a thread each: small operations wait at a barrier when split over two cores.
+PYTEST := OMP_NUM_THREADS=1 $(RUN)pytest -n 2 --dist loadfile
 export TOKENIZERS_PARALLELISM := false
 
 .PHONY: scan test test-all bench lint types docs lock peers clean
@@ -11,10 +13,10 @@ scan: $(READY)  ## scan the bundled default input; ends with the path of report.
 	$(RUN)lowdim scan
 
 test: $(READY)  ## the test suite, without the slow ones
-	$(RUN)pytest
+	$(PYTEST)
 
 test-all: $(READY)  ## every test, also the slow ones that fetch models
-	$(RUN)pytest -m "slow or not slow"
+	$(PYTEST) -m "slow or not slow"
 
 bench: $(READY)  ## every benchmark against its peer, printed as ratios; JSON in benchmarks/results
 	$(RUN)python -m benchmarks

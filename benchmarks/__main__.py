@@ -32,12 +32,14 @@ NAMES = (
     "index_codes",
     "index_search",
     "index_storage",
+    "index_methods",
     "index_frontier",
     "index_promise",
     "index_plan_speed",
     "index_scale",
     "index_order",
     "index_compatible",
+    "index_drift",
     "index_tables",
 )
 

@@ -54,6 +54,14 @@ class Factors(nn.Module):
         return self.mean + self.bias(ids).sum((1, 2)) + self.table(ids).prod(1).sum(1)
 
 
+class Nothing(nn.Module):
+    """No table at all: users and films add what they add to the mean."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """(n, 2, 1) zeros."""
+        return torch.zeros(*ids.shape, 1)
+
+
 def batches(part: Ratings, size: int = 2000) -> Batches:
     """Ids of users, and of films behind them, with ratings; in random order."""
     rows = permutation(len(part.rating), 0)
@@ -106,6 +114,7 @@ def errors(ratings: Ratings, seed: int, widths: list[int], n_blocks: int) -> dic
         found[name] = rmse(best, test)
         print(f"seed {seed}  {name:20} {found[name]:.4f}  {said}", flush=True)
 
+    judge("biases alone", Nothing())
     judge(f"{WIDEST} columns", nn.Embedding(n, WIDEST))
     soft = SoftEmbedding(blocks, WIDEST)
     options: dict[str, Any] = {"epochs": 6, "learning_rate": RATE, "weight_decay": 1e-4}

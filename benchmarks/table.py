@@ -22,6 +22,8 @@ QUALITY = (
     "adapt_quality",
     "index_compatible",
     "index_storage",
+    "index_methods",
+    "index_drift",
     "index_frontier",
 )
 """Benchmarks of quality: their tables stand in the docs of their room, not among those of speed."""

@@ -92,7 +92,7 @@ def measure(
     fitting = [m for m in methods() if fits_points(m)]
     chosen = [_fitting(name, fitting) for name in names] or [m for m in fitting if not m.deep]
     if resume and out is None:
-        raise InputError("resume=True continues what out= has kept: give that folder")
+        raise InputError("resume continues what out= has kept: give that folder")
     source: Source = open_points(x) if isinstance(x, (str, Path)) else as_source(x)
     folder = check_writable(out) if out is not None else None
     key = {

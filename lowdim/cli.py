@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from lowdim import cli_adapt, cli_index
-from lowdim.cli_shared import Memory, Seed, show, stoppable
+from lowdim.cli_shared import AsJson, Memory, Resume, Seed, show, stoppable
 from lowdim.errors import InputError, LowdimError, require
 
 app = typer.Typer(
@@ -44,7 +44,7 @@ def scan(
     max_points: Annotated[
         int, typer.Option(help="Measure more rows than this on a sample")
     ] = 20_000,
-    resume: Annotated[bool, typer.Option(help="Continue a stopped scan")] = False,
+    resume: Resume = False,
     deep: Annotated[
         bool, typer.Option(help="Add what takes minutes: positions, profile, token clouds, …")
     ] = False,
@@ -107,7 +107,7 @@ def strata(
     max_points: Annotated[
         int, typer.Option(help="Measure more rows than this on a sample")
     ] = 20_000,
-    resume: Annotated[bool, typer.Option(help="Continue a stopped run")] = False,
+    resume: Resume = False,
     memory: Memory = None,
     seed: Seed = 0,
 ) -> None:
@@ -154,11 +154,11 @@ def measure(
     out: Annotated[
         Path | None, typer.Option(help="Folder for finished pieces, measure.json and scores/")
     ] = None,
-    resume: Annotated[bool, typer.Option(help="Use the finished pieces in --out")] = False,
+    resume: Resume = False,
     reference: Annotated[
         int | None, typer.Option(help="Search for neighbours among this many sampled rows")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
+    as_json: AsJson = False,
     memory: Memory = None,
     seed: Seed = 0,
 ) -> None:
@@ -188,7 +188,7 @@ def measure(
 @app.command("methods")
 def list_methods(
     room: Annotated[str | None, typer.Option(help="Only this room")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Every registered method: the question it answers, its paper, cost, needs and oracle."""
     from rich.table import Table
@@ -219,7 +219,7 @@ def diff(
         list[str] | None,
         typer.Option(help="measure=amount or measure=percent%: exit 1 past it; repeatable"),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """What changed between two scans; exits 1 past a --fail-over limit, so it serves in CI."""
     from lowdim.report.diff import diff as run

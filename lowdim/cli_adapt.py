@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from lowdim.cli_shared import show, stoppable
+from lowdim.cli_shared import AsJson, Resume, show, stoppable
 from lowdim.errors import InputError, require
 
 if TYPE_CHECKING:
@@ -82,8 +82,6 @@ Device = Annotated[
 ]
 Memory = Annotated[str | None, typer.Option(help="Of measured gradients, e.g. 2GiB")]
 Out = Annotated[Path, typer.Option(help="Folder for all that is written")]
-Resume = Annotated[bool, typer.Option("--resume", help="Continue a stopped run")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON")]
 
 
 @app.callback()

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lowdim.cli_shared import Memory, Seed, show, stoppable
+from lowdim.cli_shared import AsJson, Memory, Resume, Seed, show, stoppable
 from lowdim.errors import require
 
 app = typer.Typer(no_args_is_help=True)
@@ -29,8 +29,6 @@ Queries = Annotated[
     typer.Option(help="Real queries; rows are held out without", rich_help_panel=MEASURED),
 ]
 Neighbours = Annotated[int, typer.Option("-k", "--k", help="Rows wanted of a query")]
-Resume = Annotated[bool, typer.Option("--resume", help="Continue a stopped run")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON")]
 
 
 @app.callback()

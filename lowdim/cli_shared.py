@@ -16,6 +16,8 @@ Memory = Annotated[
     str | None, typer.Option(help="Memory budget, e.g. 2GiB; by default a quarter of free RAM")
 ]
 Seed = Annotated[int, typer.Option(help="Seed of samples and randomised steps")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue a stopped run")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON")]
 
 
 @contextmanager

@@ -64,15 +64,6 @@ def files(tiny_folder, tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def here(files, tmp_path, monkeypatch):
-    """A folder of its own with the files in it."""
-    for file in files.iterdir():
-        (tmp_path / file.name).symlink_to(file)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 BERT = ["adapt", "bert", "--train", "train.jsonl", "--valid", "valid.jsonl", "--lr", "1e-2"]
 
 

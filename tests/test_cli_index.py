@@ -55,15 +55,6 @@ def files(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def here(files, tmp_path, monkeypatch):
-    """A folder of its own with the files in it."""
-    for file in files.iterdir():
-        (tmp_path / file.name).symlink_to(file)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 ALSO = ["--configuration", "int8", "--configuration", "pca 6, float16"]
 
 

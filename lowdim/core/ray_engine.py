@@ -94,7 +94,7 @@ class RayEngine:
         except (errors.WorkerCrashedError, errors.OutOfMemoryError) as error:
             raise LowdimError(
                 f"a worker died {self.retries + 1} times on one shard, perhaps for want of memory: "
-                "lower memory=, and continue with resume=True"
+                "lower memory=, and resume"
             ) from error
 
 

@@ -133,7 +133,7 @@ def strata(
     _check(pieces, pooling, dims, max_points, seed, memory)
     folder = check_writable(out) if out is not None else None
     if resume and folder is None:
-        raise InputError("resume=True continues what out= has kept: give that folder")
+        raise InputError("resume continues what out= has kept: give that folder")
     options: dict[str, Any] = {"method": finder.id, "pieces": pieces, "layer": layer}
     options |= {"pooling": pooling, "dims": dims, "max_points": max_points, "seed": seed}
     job = open_job(what, text, labels, options)

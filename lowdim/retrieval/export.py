@@ -144,9 +144,9 @@ def export_codes(
     -----
     With ``dot`` and ``euclidean`` faiss ranks the bytes as we do. With ``cosine`` ours divides by
     the length of the decoded vector, which a product of faiss cannot: there the bytes of int8, pq,
-    ... agree with us in some .88 to .99 of the 10 best (MiniLM), and ``dtype="float32"`` in all;
-    floats are stored with length one and agree to rounding. The rows of an index of ``cosine`` or
-    ``dot`` cannot be added to by faiss itself, whose transform is that of queries.
+    ... agree with us in part, which ``agreement`` says, and ``dtype="float32"`` in all; floats are
+    stored with length one and agree to rounding. The rows of an index of ``cosine`` or ``dot``
+    cannot be added to by faiss itself, whose transform is that of queries.
     """
     writers: dict[str, Callable[..., Exported]] = {
         "faiss": _faiss, "usearch": _usearch, "npz": _npz, "onnx": _onnx,

@@ -207,9 +207,7 @@ def _before(out: Path, key: dict[str, Any], resume: bool) -> str | None:
                 )
         return None
     if not resume:
-        raise InputError(
-            f"{out} holds {state} already: resume=True goes on with it, or choose another folder"
-        )
+        raise InputError(f"{out} holds {state} already: resume its build, or choose another folder")
     for name, value in key.items():
         if before.get(name) != value:
             raise InputError(

@@ -91,7 +91,7 @@ class Index:
         folder = Path(folder)
         if not (folder / FACTS).exists():
             if (folder / BEGUN).exists():
-                raise InputError(f"the index in {folder} is unfinished: build it with resume=True")
+                raise InputError(f"the index in {folder} is unfinished: resume its build")
             raise InputError(f"{folder} holds no index: there is no {FACTS}, build one first")
         facts = files.read_json(folder / FACTS, SCHEMA, n=int, dim=int, bytes=int, files=dict)
         for name, about in facts["files"].items():

@@ -54,15 +54,11 @@ def autoencoder(training: Training, dims: int) -> Map:
     With the squared error a linear autoencoder is PCA. Here encoder, decoder and centre start there
     and are trained so that scores by the decoded vectors give the shares that the true scores give:
     least Kullback-Leibler divergence of softmax(score / heat) over rows near to any query of the
-    batch. Queries, or vectors in their place, are ranked exactly once. Some 8 seconds of one core
-    for 20,000 vectors of 384 columns.
+    batch. Queries, or vectors in their place, are ranked exactly once.
 
-    Recall@10 on MiniLM glosses, PCA in brackets: .35 (.30) of 24 dims, .55 (.50) of 48, .73 (.71)
-    of 96, but .896 (.902) of 192; asked with single words and trained on 2,500 others .43 (.35) of
-    48, and then less with glosses (.49). Digits with 8 dims: dot product .72 (.38), cosine .61
-    (.60), and by Euclidean distance less than PCA. Trust it with cosine or dot at few dims, d / 4
-    or less, and with queries only for queries of their kind; elsewhere take ``pca``. Its
-    coordinates are not in order: a prefix is no map of fewer.
+    Trust it with cosine or dot at few dims, d / 4 or less, where it finds more than ``pca`` and at
+    many dims less (``python -m benchmarks.index_methods``), and with queries only for queries of
+    their kind. Its coordinates are not in order: a prefix is no map of fewer.
     """
     start = pca(training, dims)
     assert start.encoder is not None
@@ -141,9 +137,8 @@ def tldr(training: Training, dims: int) -> Map:
     Notes
     -----
     A short fit of the linear encoder of :class:`lowdim.structure.TLDR`; rows and queries are
-    compared in its space, where scores are not those of the vectors. On MiniLM it finds fewer of
-    the true neighbours than whitened PCA that it starts from (.47 and .48 of 48 dims, PCA .50).
-    Trust it with relevance judgements that say it helps, for features not trained for retrieval.
+    compared in its space, where scores are not those of the vectors, and it finds fewer of the true
+    neighbours than ``pca`` (``python -m benchmarks.index_methods``). Trust it with relevance judgements that say it helps, for features not trained for retrieval.
     """
     check_dims(dims, min(len(training.x), training.dim))
     x = training.x[choice(len(training.x), min(len(training.x), ROWS), training.seed)]

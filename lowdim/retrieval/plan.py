@@ -124,7 +124,7 @@ def plan(
     check_metric(metric)
     progress = progress or Silent()
     if resume and out is None:
-        raise InputError("resume=True continues what out= has kept: give that folder")
+        raise InputError("resume continues what out= has kept: give that folder")
     source = open_source(x)
     rows, q = _set_aside(source, queries, metric, n_queries, seed, qrels)
     _check(rows, q, k, keep_recall, budget)

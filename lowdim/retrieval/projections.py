@@ -57,10 +57,9 @@ def sparse(training: Training, dims: int) -> Map:
     -----
     Entries are -1, 0 and +1, one in sqrt(d) of them not zero. The way back is the pseudo-inverse,
     which near m = d leaves out combinations that would blow up the rounding of a code.
-    On MiniLM its recall equals that of ``random`` (.326 and .324 of 48 dims), where the scaled
-    transpose loses (.290), since the directions are not orthogonal, and a regression of the vectors
-    on their coordinates loses at few dims (.306) and wins at many (.523 and .526 of 96, .763 and
-    .715 of 192). Trust it as a control, and where a product is dear: its matrix is held dense here.
+    It finds as much as ``random`` (``python -m benchmarks.index_methods``); the scaled transpose,
+    the usual way back, would not, since the directions are not orthogonal. Trust it as a control,
+    and where a product is dear: its matrix is held dense here.
     """
     check_dims(dims, training.dim)
     shape, seed = (dims, training.dim), training.seed
@@ -144,9 +143,10 @@ def pca_whitened(training: Training, dims: int) -> Map:
     Notes
     -----
     Principal coordinates over their standard deviation; rows and queries are compared there, so
-    the scores are not those of the vectors, and recall of exact search falls from some number of
-    dims on (MiniLM: .48 of 48, .67 of 192, PCA .50 and .90). Trust it with relevance judgements
-    that say it helps, as it did for image descriptors where a few directions drown the others.
+    the scores are not those of the vectors, and the more dims, the further it falls behind ``pca``
+    in what exact search would find (``python -m benchmarks.index_methods``). Trust it with
+    relevance judgements that say it helps, as it did for image descriptors where a few directions
+    drown the others.
     """
     values, basis, mean = principal(training, dims)
     rank = int((values > 0).sum())
@@ -171,7 +171,7 @@ def band(training: Training, dims: int) -> Map:
     Of the principal directions the first d / 100 (rounded, at least one) are dropped, the next m
     kept; rows and queries are compared there. Trust it with relevance judgements that say it helps,
     as for word vectors whose leading directions tell how frequent a word is. Against the order of
-    the vectors themselves it loses what it drops (MiniLM: .47 of 48, PCA .50).
+    the vectors themselves it loses what it drops (``python -m benchmarks.index_methods``).
     """
     dropped = max(1, round(training.dim / 100))
     check_dims(dims, min(len(training.x), training.dim) - dropped)

@@ -37,10 +37,9 @@ def query_aware(training: Training, dims: int) -> Map:
     -----
     Among all affine maps to m coordinates and back, that of the least mean of <q, x - x^>^2 over
     queries q and vectors x. Where no queries are given the vectors stand in for them, which leaves
-    next to nothing to gain. Trust it where the queries given are of the kind to come and differ
-    from the vectors: WordNet glosses by MiniLM asked for with single words, 2,500 of them to fit:
-    .37 against .35 for PCA of 48 dims and .61 against .58 of 96; asked for with glosses, equal
-    within .003. Few queries are shrunk towards no preference, which is PCA.
+    next to nothing to gain. Few queries are shrunk towards no preference, which is PCA. Trust it
+    where the queries given are of the kind to come and differ from the vectors, as words do from
+    the definitions they look for (``python -m benchmarks.index_methods``).
     """
     check_dims(dims, min(len(training.x), training.dim))
     x = Moments(training.dim, device=training.x.device).update(training.x)

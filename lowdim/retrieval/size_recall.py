@@ -1,30 +1,30 @@
 """How small can the vectors of an index be, and what recall does that cost?
 
 Every combination of a dimension (PCA) and a number format is tried on queries that were held out
-when PCA, scales and signs were fitted, against exact full-dimensional float32 search.
+when PCA and codes were fitted, against exact full-dimensional float32 search.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from lowdim.core.estimate import to_json
-from lowdim.core.neighbors import Neighbors
 from lowdim.core.points import as_points
-from lowdim.core.random import normal, permutation
-from lowdim.core.subspace import Subspace
+from lowdim.core.random import permutation
 from lowdim.errors import InputError
+from lowdim.retrieval.configurations import Configuration
+from lowdim.retrieval.metric import exact_search, placed
+from lowdim.retrieval.plan_steps import Trained
 from lowdim.retrieval.recall import interval, recall_at_k
+from lowdim.retrieval.reduction import Training
 
 LADDER = (16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 FORMATS = ("float32", "float16", "int8", "binary")
-BITS = {"float32": 32, "float16": 16, "int8": 8, "binary": 1}
 UNIT = 1e-3  # rows whose lengths differ from 1 by less are compared by cosine
 
 
@@ -39,7 +39,7 @@ class SizeRecallRow:
     format : str
         float32, float16, int8 or binary.
     bytes : int
-        Per vector. The basis and the scales are stored once, and not counted.
+        Per vector. The map and the scales are stored once, and not counted.
     ratio : float
         Bytes of the full float32 vector over these.
     recall, low, high : float
@@ -114,7 +114,7 @@ def size_recall(
     formats : sequence of str
         Some of float32, float16, int8, binary.
     seed : int
-        Of the choice of queries.
+        Of the choice of queries, and of what is drawn in a fit.
     memory : int, float or str, optional
         Budget of each search.
 
@@ -125,18 +125,18 @@ def size_recall(
 
     Notes
     -----
-    Rows of length one are compared by cosine, which orders as the Euclidean distance does, else by
-    that distance; after PCA by the distance of the coordinates. Queries are coded like the rows.
-    int8 rounds to a symmetric grid a dimension, scaled by the largest value among the rows
-    searched, and saturates. binary turns the centred vectors by a fixed random rotation, so that
-    every bit weighs alike (on MiniLM it lifts 128 bits from 0.38 to 0.52), and keeps the signs,
-    searched by Hamming distance.
+    Rows of length one are compared by cosine, others by the Euclidean distance, and scores are
+    those of the vectors that the codes stand for, as a :class:`Codec` has them: queries keep all
+    their bits. It tries the plain formats only; :func:`lowdim.retrieval.plan` tries all codes.
     Queries are rows of ``x``: where real queries are shorter or of another kind than the
     documents, give those to a test of your own. Picking the best of many rows is a little
     optimistic, so compare a target with the lower end of the interval, as :func:`smallest` does.
     """
     x = as_points(x, min_rows=5).float()
     n, d = x.shape
+    unit = bool(((torch.linalg.vector_norm(x, dim=1) - 1).abs() < UNIT).all())
+    metric = "cosine" if unit else "euclidean"
+    x = placed(x, metric)
     order = permutation(n, seed, device=x.device)
     n_queries = max(1, min(n_queries, n // 5))
     queries, rows = x[order[:n_queries]], x[order[n_queries:]]
@@ -149,27 +149,25 @@ def size_recall(
     if bad := [m for m in ladder if m != d and not 1 <= m <= most]:
         raise InputError(f"dims={bad[0]}: PCA of {len(rows)} x {d} gives 1 to {most}, or d={d}")
 
-    truth = _search(rows, queries, k, memory)
-    subspace = Subspace.of_points(rows, rank=most, memory=memory)
-    coordinates = (subspace.project(rows).float(), subspace.project(queries).float())
+    truth, _ = exact_search(rows, queries, k, metric=metric, memory=memory)
+    trained = Trained(Training(rows, metric, seed=seed), memory)
     found = []
-    for m in reversed(ladder):
-        kept = (rows, queries) if m == d else tuple(c[:, :m] for c in coordinates)
-        for name in formats:
-            code = CODES[name](kept[0])
-            hits = _search(code(kept[0]), code(kept[1]), k, memory)
-            size = math.ceil(m * BITS[name] / 8)
-            recall, low, high = interval(recall_at_k(hits, truth))
-            found.append(
-                SizeRecallRow(
-                    dims=m, format=name, bytes=size, ratio=4 * d / size, recall=recall, low=low,
-                    high=high,
-                )
-            )  # fmt: skip
-    unit = bool(((torch.linalg.vector_norm(x, dim=1) - 1).abs() < UNIT).all())
+    for m, name in product(reversed(ladder), formats):
+        c = Configuration(name) if m == d else Configuration(name, "pca", m)
+        codec = trained.codec(c)
+        codes = codec.code_.encode(trained.reduced(c)[1])
+        recalls = recall_at_k(codec.search(codes, queries, k)[0], truth)
+        recall, low, high = interval(recalls)
+        size = codec.bytes_per_vector
+        found.append(
+            SizeRecallRow(
+                dims=m, format=name, bytes=size, ratio=4 * d / size, recall=recall, low=low,
+                high=high,
+            )
+        )  # fmt: skip
     return SizeRecall(
         rows=tuple(sorted(found, key=lambda r: (-r.bytes, -r.dims))), k=k, n_queries=n_queries,
-        n_reference=len(rows), metric="cosine" if unit else "euclidean", seed=seed,
+        n_reference=len(rows), metric=metric, seed=seed,
     )  # fmt: skip
 
 
@@ -180,40 +178,3 @@ def smallest(rows: Iterable[SizeRecallRow], recall: float = 0.95) -> SizeRecallR
     """
     good = [row for row in rows if row.low >= recall]
     return min(good, key=lambda row: (row.bytes, -row.recall), default=None)
-
-
-def _search(rows: Tensor, queries: Tensor, k: int, memory: int | float | str | None) -> Tensor:
-    """(n_queries, k) indices of the nearest rows."""
-    return Neighbors.of_points(rows, k, queries=queries, memory=memory).indices
-
-
-Code = Callable[[Tensor], Tensor]
-
-
-def _float32(rows: Tensor) -> Code:
-    return lambda x: x
-
-
-def _float16(rows: Tensor) -> Code:
-    largest = torch.finfo(torch.float16).max
-    return lambda x: x.clamp(-largest, largest).half().float()
-
-
-def _int8(rows: Tensor) -> Code:
-    scale = rows.abs().amax(0) / 127  # (m,)
-    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-    return lambda x: (x / scale).round().clamp(-127, 127).to(torch.int8) * scale
-
-
-def _binary(rows: Tensor) -> Code:
-    mean, m = rows.mean(0), rows.shape[1]
-    turn = torch.linalg.qr(normal((m, m), seed=0, device=rows.device))[0]
-    return lambda x: torch.where((x - mean) @ turn > 0, 1.0, -1.0)  # |a - b|^2 is 4 x Hamming
-
-
-CODES: dict[str, Callable[[Tensor], Code]] = {
-    "float32": _float32,
-    "float16": _float16,
-    "int8": _int8,
-    "binary": _binary,
-}

@@ -63,7 +63,7 @@ class SimplexClassifier(nn.Module):
     -----
     Trust it where the versions are trained on the same classes. A later class takes a vertex that
     was free, of which old rows know nothing: on digits, seven classes and then ten, new queries
-    found less on the old store than old ones did (0.82 against 0.90).
+    found less on the old store than old ones did.
     """
 
     vertices: Tensor

@@ -84,7 +84,7 @@ class PieceFinder(ClusterMixin, Estimator):
                 f"{source.n}"
             )
         if resume and out is None:
-            raise InputError("resume=True continues what out= has kept: give that folder")
+            raise InputError("resume continues what out= has kept: give that folder")
         folder = check_writable(out) if out is not None else None
         key = {
             "points": stamp(source) if folder is not None else None,

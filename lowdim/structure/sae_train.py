@@ -118,7 +118,7 @@ def train_sae(
     if min(epochs, batch_size) < 1 or not 0 < lr < math.inf:
         raise InputError(f"epochs={epochs}, batch_size={batch_size}, lr={lr}: must be above zero")
     if resume and out is None:
-        raise InputError("resume=True continues what out= has kept: give that folder")
+        raise InputError("resume continues what out= has kept: give that folder")
     rows = min(batch_size, source.n)
     fixed = 4 * (4 * 2 * sae.dim * sae.width + 6 * rows * sae.width)
     plan(

@@ -172,9 +172,9 @@ def test_killed_and_resumed_it_is_the_same_to_the_byte(vectors, tmp_path, lists)
     assert job.wait() == -9
     kept = {p: p.stat().st_mtime_ns for p in out.glob("codes/0*")}
     assert goal <= len(kept) < 6
-    with pytest.raises(InputError, match="is unfinished: build it with resume=True"):
+    with pytest.raises(InputError, match="is unfinished: resume its build"):
         Index.open(out)
-    with pytest.raises(InputError, match="holds an unfinished index already: resume=True"):
+    with pytest.raises(InputError, match="holds an unfinished index already: resume its build"):
         build(vectors, INT8, out)
     again = []
     build(vectors, INT8, out, lists=lists or None, resume=True,

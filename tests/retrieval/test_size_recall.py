@@ -9,7 +9,7 @@ import torch
 
 from lowdim.core.random import permutation
 from lowdim.errors import InputError
-from lowdim.retrieval import size_recall, smallest
+from lowdim.retrieval import Codec, size_recall, smallest
 
 
 def clustered(n=1500, d=48, rank=10, seed=0):
@@ -44,25 +44,39 @@ def test_full_float32_is_the_truth_itself():
     assert found.n_queries == 300  # a fifth
 
 
-def test_recall_by_brute_force():
-    """PCA, the grid of int8 and both searches again, in numpy."""
+def scores(queries, rows, metric):
+    """(m, n) float64, larger is nearer."""
+    if metric == "cosine":
+        return queries @ (rows / np.linalg.norm(rows, axis=1, keepdims=True)).T
+    return -((queries[:, None] - rows[None]) ** 2).sum(2)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_recall_by_brute_force(metric):
+    """Each row as what its code stands for, each query as it is: PCA and both searches in numpy."""
     x, k, m = clustered(600, 24), 5, 8
-    found = size_recall(x, dims=[m], k=k, n_queries=100, formats=["float32", "int8"], seed=3)
+    x = x if metric == "cosine" else 3 * x + 1
+    found = size_recall(x, dims=[m, 24], k=k, n_queries=100, seed=3)
+    assert found.metric == metric
     order = permutation(600, 3)
-    queries, rows = (x[i].double().numpy() for i in (order[:100], order[100:]))
+    queries, rows = x[order[:100]].double().numpy(), x[order[100:]].double().numpy()
 
-    def nearest(q, r):
-        return ((q[:, None] - r[None]) ** 2).sum(2).argsort(1)[:, :k]
+    def recall(stored):
+        found = (-scores(queries, r, metric).round(5) for r in (stored, rows))
+        best = [np.argsort(x, kind="stable")[:, :k] for x in found]  # few bits tie: the first row
+        return np.mean([len(set(a) & set(b)) / k for a, b in zip(*best, strict=True)])
 
-    truth = nearest(queries, rows)
     mean = rows.mean(0)
     basis = np.linalg.svd(rows - mean, full_matrices=False)[2][:m].T
-    q, r = (queries - mean) @ basis, (rows - mean) @ basis
-    scale = np.abs(r).max(0) / 127
-    grids = [np.clip(np.rint(a / scale), -127, 127) * scale for a in (q, r)]
-    for name, hits in (("float32", nearest(q, r)), ("int8", nearest(*grids))):
-        expected = np.mean([len(set(a) & set(b)) / k for a, b in zip(hits, truth, strict=True)])
-        assert by_dims(found, name)[m].recall == pytest.approx(expected, abs=0.005)
+    projected = mean + (rows - mean) @ basis @ basis.T
+    hit = 1 / (100 * k) + 1e-9  # of two rows that float32 cannot tell apart
+    assert by_dims(found, "float32")[m].recall == pytest.approx(recall(projected), abs=hit)
+    for row in found.rows:
+        reduction = "none" if row.dims == 24 else "pca"
+        codec = Codec(row.format, reduction=reduction, dims=row.dims, metric=metric, seed=3)
+        stored = codec.fit(rows).decode(codec.encode(rows)).double().numpy()
+        assert row.recall == pytest.approx(recall(stored), abs=hit), row
+        assert row.bytes == codec.bytes_per_vector
 
 
 def test_int8_matches_a_faiss_scalar_quantiser_in_quality():
@@ -78,6 +92,7 @@ def test_int8_matches_a_faiss_scalar_quantiser_in_quality():
     index.add(rows)
     truth, hits = flat.search(queries, 10)[1], index.search(queries, 10)[1]
     recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(truth, hits, strict=True)])
+    assert found.rows[0].recall >= recall - 0.005
     assert found.rows[0].recall == pytest.approx(recall, abs=0.02)
 
 
@@ -102,7 +117,7 @@ def test_data_of_few_directions_need_few_dimensions():
 
 def test_queries_take_no_part_in_the_fit():
     """A wild query must not stretch the grid of int8: the recall of the others stays."""
-    x = clustered()
+    x = 2 * clustered()
     order = permutation(len(x), 0)
     spoiled = x.clone()
     spoiled[order[0]] *= 1e4
@@ -168,6 +183,11 @@ def test_same_seed_same_numbers():
 def test_bad_options(options, message):
     with pytest.raises(InputError, match=message):
         size_recall(clustered(200, 16), **options)
+
+
+def test_memory_changes_no_figure():
+    x = clustered()
+    assert size_recall(x, dims=[8, 48]) == size_recall(x, dims=[8, 48], memory="16MiB")
 
 
 def test_bad_points():
