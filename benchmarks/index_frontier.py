@@ -27,11 +27,15 @@ from lowdim.retrieval.recall import recall_at_k
 
 SHARES = (1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32)
 QUERIES = 1_000
+INDEX = 1_000_000
+"""Vectors that the plan is made for, of which the set is a sample."""
+
 K = 10
 WIDEST = 96
 """Most sub-quantisers that faiss is asked to rotate for: OPQ takes a quarter of an hour beyond."""
 
-Search = Callable[[], Tensor]
+Search = Callable[[], tuple[Tensor, int]]
+"""The rows that are found, and bytes that are stored once."""
 
 
 def main() -> None:
@@ -50,22 +54,25 @@ def compared(name: str, x: Tensor, asked: Tensor, fresh: Tensor) -> Iterator[Row
     """Recall of the plan's choice and of every peer at each size."""
     truth, _ = exact_search(x, fresh, K)
     with bars() as progress:
-        planned = plan(x, asked, progress=progress)
+        planned = plan(x, asked, n_index=INDEX, progress=progress)
     print(f"{name}\n{planned}", flush=True)
     for share in SHARES:
         size = round(4 * x.shape[1] * share)
-        row = max((r for r in planned.rows if r.bytes <= size), key=lambda r: r.selected)
+        row = max((r for r in planned.rows if r.code_bytes <= size), key=lambda r: r.selected)
         codec = row.fit(x)
         ours = recall_at_k(codec.search(codec.encode(x), fresh, K)[0], truth)
         where = f"{name} | 1/{round(1 / share)}"
-        yield Row(f"{where} | lowdim: {row.configuration} | bytes", row.bytes)
+        yield Row(f"{where} | lowdim: {row.configuration} | bytes", row.code_bytes)
+        yield Row(f"{where} | lowdim: {row.configuration} | stored once", row.overhead / 1e6, "MB")
         yield Row(f"{where} | lowdim: {row.configuration} | recall", float(ours.mean()))
         for peer, search in peers(x, fresh, size).items():
-            theirs = recall_at_k(search(), truth)
+            found, once = search()
+            theirs = recall_at_k(found, truth)
             gap = (ours - theirs).double()
             reach = 1.96 * float(gap.std()) / math.sqrt(len(gap))
             print(f"{where} | {peer}: {theirs.mean():.3f}, ours {ours.mean():.3f}", flush=True)
             yield Row(f"{where} | {peer} | recall", float(theirs.mean()))
+            yield Row(f"{where} | {peer} | stored once", once / 1e6, "MB")
             yield Row(f"{where} | {peer} | lowdim minus it, upper end", float(gap.mean()) + reach,
                       bar=">= 0")  # fmt: skip
             yield Row(f"{where} | {peer} | lowdim minus it", float(gap.mean()))
@@ -108,12 +115,13 @@ def indexed(x: Tensor, queries: Tensor, preset: str) -> Search:
         for metric in (faiss.METRIC_INNER_PRODUCT, faiss.METRIC_L2):
             index.metric_type = inner.metric_type = metric
             found.append(torch.from_numpy(index.search(queries.numpy(), K)[1]))
-        return max(found, key=lambda ids: float(recall_at_k(ids, truth).mean()))
+        once = faiss.serialize_index(index).nbytes - index.ntotal * index.sa_code_size()
+        return max(found, key=lambda ids: float(recall_at_k(ids, truth).mean())), once
 
     return search
 
 
-def quantized(x: Tensor, queries: Tensor, precision: str) -> Tensor:
+def quantized(x: Tensor, queries: Tensor, precision: str) -> tuple[Tensor, int]:
     """A search of sentence-transformers' codes: int8 by dot product, bits by Hamming distance."""
     from sentence_transformers.util.quantization import quantize_embeddings
 
@@ -122,10 +130,10 @@ def quantized(x: Tensor, queries: Tensor, precision: str) -> Tensor:
         asked = quantize_embeddings(queries.numpy(), precision)
         bits = (_bits(torch.from_numpy(codes)) for codes in (rows, asked))
         stored, asked_bits = bits
-        return (asked_bits @ stored.T).topk(K, 1).indices
+        return (asked_bits @ stored.T).topk(K, 1).indices, 0
     asked = quantize_embeddings(queries.numpy(), precision, calibration_embeddings=x.numpy())
     products = torch.from_numpy(asked).float() @ torch.from_numpy(rows).float().T
-    return products.topk(K, 1).indices
+    return products.topk(K, 1).indices, 8 * x.shape[1]  # the range of every column
 
 
 def _bits(codes: Tensor) -> Tensor:

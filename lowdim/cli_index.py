@@ -67,6 +67,10 @@ def plan(
         int | None,
         typer.Option(help="Rows held out without --queries; 1,000", rich_help_panel=MEASURED),
     ] = None,
+    n_index: Annotated[
+        int | None,
+        typer.Option(help="Vectors that the index will hold, where these are a sample of them"),
+    ] = None,
     configuration: Annotated[
         list[str] | None,
         typer.Option(
@@ -93,7 +97,7 @@ def plan(
     with stoppable(f"configurations are in {out}") as progress:
         report = run(
             vectors, queries=queries, qrels=qrels, keep_recall=keep_recall, budget=budget,
-            metric=metric, k=k, n_queries=n_queries,
+            metric=metric, k=k, n_queries=n_queries, n_index=n_index,
             configurations=configuration or (), column=column, out=out, resume=resume,
             memory=memory, seed=seed, progress=progress,
         )  # fmt: skip

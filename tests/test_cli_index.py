@@ -93,7 +93,7 @@ def test_a_plan_writes_itself_a_page_and_the_figures(capsys, here):
     assert report["complete"]
     assert report["plan"] == plan
     assert {row["configuration"]["code"] for row in plan["rows"]} == {"int8", "float16"}
-    assert plan["best"]["bytes"] == 12  # six numbers of two bytes hold what there is
+    assert plan["best"]["code_bytes"] == 12  # six numbers of two bytes hold what there is
     assert all(0 < row["mrr"] <= 1 for row in plan["rows"])
 
 

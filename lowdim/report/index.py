@@ -54,6 +54,7 @@ def plan(
     metric: str = "cosine",
     k: int = 10,
     n_queries: int | None = None,
+    n_index: int | None = None,
     configurations: Sequence[str] = (),
     column: str | None = None,
     out: str | Path,
@@ -79,7 +80,7 @@ def plan(
     out : path
         Gets ``plan.json`` and, until it is done, what is finished; write the report itself with
         ``report.save(out)``.
-    keep_recall, budget, metric, k, resume, memory, seed, progress
+    keep_recall, budget, metric, k, n_index, resume, memory, seed, progress
         See :func:`lowdim.retrieval.plan`.
 
     Raises
@@ -99,7 +100,7 @@ def plan(
     folder = check_writable(out)
     options = {
         "queries": queries, "qrels": qrels, "keep_recall": keep_recall, "budget": budget,
-        "metric": metric, "k": k, "n_queries": n_queries,
+        "metric": metric, "k": k, "n_queries": n_queries, "n_index": n_index,
         "configuration": list(configurations) or None, "column": column, "memory": memory,
         "seed": seed, "out": out,
     }  # fmt: skip
@@ -113,7 +114,8 @@ def plan(
             made = make_plan(
                 source, asked, keep_recall=keep_recall, budget=budget, metric=metric, k=k,
                 qrels=judged, configurations=configurations or None, n_queries=held_out,
-                seed=seed, memory=memory, out=folder, resume=resume, progress=progress,
+                n_index=n_index, seed=seed, memory=memory, out=folder, resume=resume,
+                progress=progress,
             )  # fmt: skip
             report.plan, report.notes = made.to_dict(), list(made.notes)
             report.methods = {id: find(id).to_dict() for id in [*STRUCTURE, *_used(made)]}

@@ -66,7 +66,7 @@ def _card(
     exact = plan["exact"]
     figures = [
         ("bytes", number(exact["bytes"]), number(row["bytes"])),
-        ("in all", format_bytes(plan["n"] * exact["bytes"]), format_bytes(row["stored"])),
+        ("in all", format_bytes(plan["n_index"] * exact["bytes"]), format_bytes(row["stored"])),
         (f"recall@{plan['k']}", "100%", said.share(row["recall"])),
         ("surely", "100%", said.share(row["bound"])),
         ("rescored", "100%", said.share(row["rescored"])),
@@ -114,7 +114,7 @@ def _costs(plan: dict[str, Any]) -> Table:
     cells = [
         [
             Cell(said.named(row), small=_role(plan, row)),
-            number_cell(row["bytes"]),
+            Cell(number(row["bytes"]), row["bytes"], _coded(row)),
             Cell(f"{row['ratio']:.3g}×", row["ratio"]),
             Cell(said.share(row["recall"]), row["recall"], said.ends(row)),
             *(Cell(said.share(row[key]), row[key]) for key in ("bound", "rescored")),
@@ -131,8 +131,8 @@ def _costs(plan: dict[str, Any]) -> Table:
         cells,
         note="Surely: what recall exceeds with 95% confidence. Rescored: where the best "
         f"{4 * plan['k']} are ranked anew by the vectors themselves, which are then kept beside "
-        "the codes. In all: codes, and what is stored once, the map and the codebooks. Beaten: by "
-        "another as small.",
+        "the codes. In all: codes, and what is stored once, the map and the codebooks, of which "
+        "bytes have each vector's part. Beaten: by another as small.",
         find="Find a code or a reduction",
     )
 
@@ -141,6 +141,10 @@ def _role(plan: dict[str, Any], row: dict[str, Any]) -> str:
     if row == plan["best"]:
         return "chosen"
     return "" if row["frontier"] else "beaten"
+
+
+def _coded(row: dict[str, Any]) -> str:
+    return f"code {number(row['code_bytes'])}" if row["overhead"] else ""
 
 
 def _once(row: dict[str, Any]) -> str:
@@ -208,6 +212,15 @@ def _dimensions(dim: int, found: dict[str, Any]) -> Table:
             [Cell("Local dimension, median", small="and of four fifths of the points"),
              number_cell(local["50%"], middle)]
         )  # fmt: skip
+    if pieces := found.get("strata"):
+        control = f"{number(pieces['rank_90_random'])} in random sets as large"
+        low, high = pieces["dimension"]
+        cells += [
+            [Cell(f"The same in the median of {pieces['pieces']} pieces (k-means)"),
+             number_cell(pieces["rank_90"], control)],
+            [Cell("Local dimension of a piece, least and most"),
+             Cell(f"{number(low)} to {number(high)}", low)],
+        ]  # fmt: skip
     return Table(
         "dimensions",
         "How many dimensions are in use",

@@ -108,8 +108,8 @@ def stored(plan: dict[str, Any]) -> str:
     if best["overhead"]:
         once = f", of which {format_bytes(best['overhead'])} once for map and codebooks"
     return (
-        f"All {plan['n']:,} take {format_bytes(best['stored'])}{once}, in place of "
-        f"{format_bytes(plan['n'] * exact['bytes'])}; a query alone takes "
+        f"All {plan['n_index']:,} take {format_bytes(best['stored'])}{once}, in place of "
+        f"{format_bytes(plan['n_index'] * exact['bytes'])}; a query alone takes "
         f"{brief(best['query_ms'])} ms, one of many {brief(best['batch_ms'])} ms (exact search: "
         f"{brief(exact['query_ms'])} ms)."
     )
@@ -134,9 +134,17 @@ def shape(plan: dict[str, Any]) -> str:
     if not (found := plan["structure"]):
         return ""
     local = f"; around a point {number(found['mle']['value'])} (MLE)" if "mle" in found else ""
+    parts = ""
+    if pieces := found.get("strata"):
+        low, high = (number(value) for value in pieces["dimension"])
+        parts = (
+            f" Cut into {pieces['pieces']} pieces, each has 90% of its variance in "
+            f"{number(pieces['rank_90'])} directions (random sets as large: "
+            f"{number(pieces['rank_90_random'])}) and a local dimension of {low} to {high}."
+        )
     return (
         f"Of the {plan['dim']:,} dimensions {number(found['effective_rank'])} are in use "
-        f"(effective rank){local}; 99% of the variance is in {found['rank_99']:,}."
+        f"(effective rank){local}; 99% of the variance is in {found['rank_99']:,}.{parts}"
     )
 
 

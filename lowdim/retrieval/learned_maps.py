@@ -138,7 +138,8 @@ def tldr(training: Training, dims: int) -> Map:
     -----
     A short fit of the linear encoder of :class:`lowdim.structure.TLDR`; rows and queries are
     compared in its space, where scores are not those of the vectors, and it finds fewer of the true
-    neighbours than ``pca`` (``python -m benchmarks.index_methods``). Trust it with relevance judgements that say it helps, for features not trained for retrieval.
+    neighbours than ``pca`` (``python -m benchmarks.index_methods``). Trust it with relevance
+    judgements that say it helps, for features not trained for retrieval.
     """
     check_dims(dims, min(len(training.x), training.dim))
     x = training.x[choice(len(training.x), min(len(training.x), ROWS), training.seed)]

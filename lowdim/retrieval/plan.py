@@ -38,9 +38,9 @@ from lowdim.retrieval.plan_steps import (
     Trained,
     between,
     judged,
-    structure,
     survivors,
 )
+from lowdim.retrieval.plan_structure import structure
 from lowdim.retrieval.recall import Qrels, highest_bound, queries_for
 from lowdim.retrieval.reduction import Training
 from lowdim.structure.estimator import open_source
@@ -62,8 +62,8 @@ def plan(
     x: Any, queries: Any = None, *, keep_recall: float | None = None, budget: int | None = None,
     metric: str = "cosine", k: int = 10, qrels: Qrels | None = None,
     configurations: Iterable[Configuration | str] | None = None, n_queries: int = 1000,
-    seed: int = 0, memory: int | float | str | None = None, out: str | Path | None = None,
-    resume: bool = False, progress: Progress | None = None,
+    n_index: int | None = None, seed: int = 0, memory: int | float | str | None = None,
+    out: str | Path | None = None, resume: bool = False, progress: Progress | None = None,
 ) -> Plan:  # fmt: skip
     """How small can my vectors be, and do they still find the right rows?
 
@@ -77,8 +77,8 @@ def plan(
     keep_recall : float, optional
         The choice is the smallest configuration whose recall exceeds this with 95% confidence.
     budget : int, optional
-        The choice is the best that takes at most so many bytes a vector. Give one of the two, or
-        neither for the frontier alone.
+        The choice is the best that takes at most so many bytes a vector, its part of what is stored
+        once (map and codebooks) included. Give one of the two, or neither for the frontier alone.
     metric : {"cosine", "dot", "euclidean"}
         What near means.
     k : int
@@ -91,6 +91,9 @@ def plan(
         1/32 to 1/2 of float32 is tried on a sample and the best of each size are measured.
     n_queries : int
         Rows held out where no queries are given, at most a fifth of all.
+    n_index : int, optional
+        Vectors that the index will hold, where ``x`` is a sample of them: what is stored once is
+        shared by so many. The rows that are searched by default.
     seed : int
         Of all that is drawn.
     memory : int, float, str or None
@@ -128,6 +131,11 @@ def plan(
     source = open_source(x)
     rows, q = _set_aside(source, queries, metric, n_queries, seed, qrels)
     _check(rows, q, k, keep_recall, budget)
+    n_index = rows.n if n_index is None else n_index
+    if n_index < rows.n:
+        raise InputError(
+            f"n_index={n_index}: {rows.n} rows of x are searched, give as many or more"
+        )
     order = choice(len(q), len(q), seed, stream=1)
     select, confirm = order[: len(q) // 2], order[len(q) // 2 :]
 
@@ -135,7 +143,7 @@ def plan(
     key = {
         "points": stamp(source) if folder is not None else None,
         "queries": stamp(Held(q)) if folder is not None else None,
-        "options": [metric, k, seed], "lowdim": lowdim.__version__,
+        "options": [metric, k, n_index, seed], "lowdim": lowdim.__version__,
     }  # fmt: skip
     kept = Pieces(folder, key, resume=resume)
 
@@ -147,9 +155,9 @@ def plan(
     exact = kept.tensors("exact", exactly)
     truth = exact["ids"]
     trained = Trained(_sample(rows, TRAINED, metric, seed, memory), memory)
-    found, notes = structure(trained, seed)
+    found, notes = structure(trained.training.x, seed=seed, memory=memory)
 
-    bench = Bench(rows, q, k, truth, select, confirm, qrels, trained, kept, progress)
+    bench = Bench(rows, n_index, q, k, truth, select, confirm, qrels, trained, kept, progress)
     if configurations is None:
         chosen = survivors(bench.screened(default_sizes(rows.dim, budget)), MEASURED)
     else:
@@ -158,7 +166,7 @@ def plan(
         raise InputError("no configuration is left to measure: give some, configurations=")
     table = mark([bench.row(c) for c in dict.fromkeys(chosen)])
     if configurations is None and keep_recall is not None:
-        steps = between([(r.bytes, r.selected) for r in table if r.frontier], keep_recall)
+        steps = between([(r.code_bytes, r.selected) for r in table if r.frontier], keep_recall)
         finer = survivors(bench.screened(steps), MEASURED)
         table = mark([*table, *(bench.row(c) for c in finer)])
     best, said = choose(table, keep_recall, budget)
@@ -177,15 +185,15 @@ def plan(
             rows, codec, some, k=k, seed=seed, memory=memory, progress=advance
         ).to_dict()
     made = Plan(
-        rows=tuple(table), best=best, metric=metric, k=k, n=rows.n, dim=rows.dim, n_queries=len(q),
-        keep_recall=keep_recall, budget=budget,
+        rows=tuple(table), best=best, metric=metric, k=k, n=rows.n, n_index=n_index, dim=rows.dim,
+        n_queries=len(q), keep_recall=keep_recall, budget=budget,
         exact={
             "query_ms": 1e3 * float(exact["seconds"]) / len(q), "bytes": 4 * rows.dim,
             **judged(truth, qrels, k),
         },
         structure=found, growth=growth,
         screened=tuple(
-            {"configuration": c.to_dict(), "bytes": size, "recall": recall}
+            {"configuration": c.to_dict(), "bytes": round(size), "recall": recall}
             for c, size, recall in bench.tried
         ),
         notes=(*notes, *bench.notes), seed=seed, seconds=time.perf_counter() - start,

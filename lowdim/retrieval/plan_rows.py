@@ -28,11 +28,13 @@ class PlanRow:
     configuration : Configuration
         What was measured.
     bytes : int
-        Of a vector.
+        Of a vector, its part of what is stored once included, rounded.
+    code_bytes : int
+        Of its code alone.
     overhead : int
         Bytes that are stored once: the map and the codebooks.
     stored : int
-        Bytes of all of it: codes of every row, and what is stored once.
+        Bytes of all of it: codes of every row of the index, and what is stored once.
     ratio : float
         Bytes of a float32 vector over ``bytes``.
     recall, low, high : float
@@ -59,6 +61,7 @@ class PlanRow:
 
     configuration: Configuration
     bytes: int
+    code_bytes: int
     overhead: int
     stored: int
     ratio: float
@@ -98,6 +101,8 @@ class Plan:
         Recall is of the true ``k`` best.
     n, dim, n_queries : int
         Rows that were searched, their columns, and the queries, half of which confirm.
+    n_index : int
+        Rows that the index will hold, over which what is stored once is spread.
     keep_recall, budget : float, int or None
         What was asked.
     exact : dict
@@ -123,6 +128,7 @@ class Plan:
     n: int
     dim: int
     n_queries: int
+    n_index: int
     keep_recall: float | None = None
     budget: int | None = None
     exact: dict[str, float] = field(default_factory=dict)

@@ -14,15 +14,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lowdim.core.neighbors import Neighbors
 from lowdim.core.pieces import Pieces
-from lowdim.core.points import distinct
 from lowdim.core.progress import Advance, Progress
 from lowdim.core.shards import Source, shards
-from lowdim.core.spectrum import Spectrum
 from lowdim.errors import InputError, MissingExtraError
-from lowdim.geometry.mle import mle
-from lowdim.geometry.two_nn import two_nn
 from lowdim.retrieval.code import find_code
 from lowdim.retrieval.codec import Codec
 from lowdim.retrieval.configurations import Configuration, default_configurations
@@ -50,14 +45,11 @@ SCREENED = 10_000
 SCREENING = 250
 """Most queries that they are tried with."""
 
-LOCAL = 4_000
-"""Rows of the sample for the intrinsic dimension."""
-
 Ask = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 """(m, d) queries and k to the (m, k) best rows and their scores."""
 
-Scored = tuple[Configuration, int, float]
-"""A configuration, its bytes a vector, and its recall."""
+Scored = tuple[Configuration, float, float]
+"""A configuration, its bytes a vector with its part of what is stored once, and its recall."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,37 +88,6 @@ class Trained:
         return first, z[:, :dims].contiguous()
 
 
-def structure(trained: Trained, seed: int) -> tuple[dict[str, object], list[str]]:
-    """How many directions do the vectors use, in all and around each? And what is not known."""
-    x = trained.training.x
-    spectrum = Spectrum.of_points(x)
-    values = {
-        "effective_rank": spectrum.effective_rank(),
-        "participation_ratio": spectrum.participation_ratio(),
-        "rank_90": spectrum.rank_at(0.9),
-        "rank_99": spectrum.rank_at(0.99),
-        "energy": (spectrum.values / spectrum.total).tolist(),
-        "rows": len(x),
-    }
-    sample = distinct(x[:LOCAL])[0]
-    notes = []
-    try:
-        neighbors = Neighbors.of_points(sample, 20, memory=trained.memory)
-        local = mle(neighbors)
-        values["two_nn"] = two_nn(neighbors).to_dict()
-        values["mle"] = local.to_dict()
-        if local.per_point is not None:
-            inside = local.per_point[local.per_point.isfinite()]
-            shares = torch.tensor([0.1, 0.5, 0.9], dtype=inside.dtype)
-            values["local"] = dict(
-                zip(("10%", "50%", "90%"), inside.quantile(shares).tolist(), strict=True)
-            )
-        values["local_rows"] = len(sample)
-    except InputError as error:
-        notes.append(f"no intrinsic dimension: {error}")
-    return values, notes
-
-
 @dataclass(frozen=True, eq=False)
 class Bench:
     """Where configurations are tried and measured: rows, queries, and what should be found.
@@ -135,6 +96,8 @@ class Bench:
     ----------
     rows : Source
         What is searched.
+    n_index : int
+        Rows that share what is stored once.
     queries, truth : Tensor
         (m, d) placed queries and the (m, k) rows that are best for them.
     select, confirm : Tensor
@@ -144,6 +107,7 @@ class Bench:
     """
 
     rows: Source
+    n_index: int
     queries: Tensor
     k: int
     truth: Tensor
@@ -179,7 +143,8 @@ class Bench:
                 continue
             codes = codec.code_.encode(trained.reduced(c)[1])
             recalls = recall_at_k(codec.search(codes, queries, self.k)[0], truth)
-            scored.append((str(c), codec.bytes_per_vector, float(recalls.mean())))
+            size = codec.bytes_per_vector + codec.overhead / self.n_index
+            scored.append((str(c), size, float(recalls.mean())))
             advance(done, len(candidates))
         return {"scored": scored, "left out": left_out}
 
@@ -201,9 +166,11 @@ class Bench:
         build, alone, together = got["seconds"].tolist()
         recalls = recall_at_k(found[:, : self.k], self.truth)
         mean, low, high = interval(recalls[self.confirm])
+        stored = size * self.n_index + overhead
+        each = round(stored / self.n_index)
         return PlanRow(
-            configuration=c, bytes=size, overhead=overhead, stored=size * self.rows.n + overhead,
-            ratio=4 * self.rows.dim / size, recall=mean, low=low, high=high,
+            configuration=c, bytes=each, code_bytes=size, overhead=overhead, stored=stored,
+            ratio=4 * self.rows.dim / each, recall=mean, low=low, high=high,
             bound=lower_bound(recalls[self.confirm]), selected=float(recalls[self.select].mean()),
             rescored=float(recall_at_k(found, self.truth)[self.confirm].mean()),
             **judged(found, self.qrels, self.k), query_ms=1e3 * alone,

@@ -25,7 +25,8 @@ def row(code, size, recall, *, frontier=True, judged=False):
     )
     return {
         "configuration": {"code": code, "index": "flat"} | reduced,
-        "bytes": size, "overhead": 300_000, "stored": 9_000 * size + 300_000, "ratio": 1536 / size,
+        "bytes": size, "code_bytes": size - 33, "overhead": 300_000, "stored": 9_000 * size + 3_000,
+        "ratio": 1536 / size,
         "recall": recall, "low": recall - 0.01, "high": min(1.0, recall + 0.01),
         "bound": recall - 0.008, "selected": recall, "rescored": min(1.0, recall + 0.04),
         "ndcg": 0.5 if judged else None, "mrr": 0.4 if judged else None,
@@ -42,14 +43,17 @@ def plan(best="pq96", *, keep_recall=0.94, budget=None, growth=True, judged=Fals
     sizes = [562, 1_125, 2_250, 4_500, 9_000]
     return {
         "schema": "lowdim.plan/1", "lowdim": "0", "metric": "cosine", "k": 10, "n": 9_000,
-        "dim": 384, "n_queries": 1_000, "keep_recall": keep_recall, "budget": budget, "seed": 0,
-        "rows": rows, "seconds": 9.0, "notes": [],
+        "n_index": 9_000, "dim": 384, "n_queries": 1_000, "keep_recall": keep_recall,
+        "budget": budget, "seed": 0, "rows": rows, "seconds": 9.0, "notes": [],
         "best": next((r for r in rows if r["configuration"]["code"] == best), None),
         "exact": {"query_ms": 0.8, "bytes": 1536},
         "structure": {
             "effective_rank": 191.8, "participation_ratio": 121.0, "rank_90": 186, "rank_99": 305,
             "energy": [e / sum(energy) for e in energy], "rows": 9_000, "two_nn": estimate,
             "mle": estimate, "local": {"10%": 14.1, "50%": 22.0, "90%": 34.4}, "local_rows": 4_000,
+            "strata": {
+                "pieces": 16, "rank_90": 152.0, "rank_90_random": 178.5, "dimension": [20.4, 26.2],
+            },
         },
         "growth": {
             "sizes": sizes, "measured": [0.97, 0.965, 0.961, 0.956, 0.95], "k": 10, "queries": 250,

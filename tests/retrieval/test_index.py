@@ -304,11 +304,13 @@ def test_a_codec_comes_fitted_from_its_folder_or_of_a_plan(vectors, tmp_path):
     expected = build(vectors, codec, tmp_path / "a").search(Q)
     assert same(build(vectors, tmp_path / "codec", tmp_path / "b").search(Q), expected)
     row = PlanRow(
-        configuration=Configuration("int8", "pca", 6, "ivf"), bytes=6, overhead=1, stored=1,
-        ratio=8.0, recall=1.0, low=1.0, high=1.0, bound=1.0, selected=1.0, rescored=1.0,
-        query_ms=1.0, batch_ms=1.0, build_s=1.0,
+        configuration=Configuration("int8", "pca", 6, "ivf"), bytes=6, code_bytes=6,
+        overhead=1, stored=1, ratio=8.0, recall=1.0, low=1.0, high=1.0, bound=1.0, selected=1.0,
+        rescored=1.0, query_ms=1.0, batch_ms=1.0, build_s=1.0,
     )  # fmt: skip
-    made = Plan(rows=(row,), best=row, metric="cosine", k=3, n=530, dim=12, n_queries=5)
+    made = Plan(
+        rows=(row,), best=row, metric="cosine", k=3, n=530, n_index=530, dim=12, n_queries=5
+    )
     made.save(tmp_path / "plan.json")
     for i, plan in enumerate((made, tmp_path / "plan.json", tmp_path)):
         index = build(vectors, plan, tmp_path / f"plan{i}")

@@ -19,6 +19,7 @@ from lowdim.retrieval.metric import exact_search
 from lowdim.retrieval.plan import choose, mark, plan
 from lowdim.retrieval.plan_rows import Plan, PlanRow
 from lowdim.retrieval.plan_steps import between, survivors
+from lowdim.retrieval.plan_structure import structure
 from lowdim.retrieval.recall import lower_bound, recall_at_k
 
 FEW = ["float16", "pca 16, int8", "pca 16, float16", "pca 4, int8"]
@@ -35,7 +36,8 @@ def few(**options):
 
 def row(size, recall, *, bound=None, code="int8"):
     return PlanRow(
-        configuration=Configuration(code, "pca", size), bytes=size, overhead=0, stored=size,
+        configuration=Configuration(code, "pca", size), bytes=size, code_bytes=size, overhead=0,
+        stored=size,
         ratio=1, recall=recall, low=recall, high=recall, bound=recall if bound is None else bound,
         selected=recall, rescored=1, query_ms=1, batch_ms=1, build_s=1,
     )  # fmt: skip
@@ -48,14 +50,41 @@ def test_rows_are_what_the_codec_itself_finds():
     truth = exact_search(x, q, 5)[0]
     for r in made.rows:
         codec = r.fit(x)
-        assert (r.bytes, r.overhead) == (codec.bytes_per_vector, codec.overhead)
-        assert r.stored == 1500 * r.bytes + r.overhead
+        assert (r.code_bytes, r.overhead) == (codec.bytes_per_vector, codec.overhead)
+        assert r.stored == 1500 * r.code_bytes + r.overhead
+        assert r.bytes == round(r.stored / 1500)
         ids = codec.search(codec.encode(x), q, 20)[0]
         recall = float(recall_at_k(ids[:, :5], truth)[confirm].mean())
         assert r.recall == pytest.approx(recall, abs=0.005)
         assert r.rescored == pytest.approx(float(recall_at_k(ids, truth)[confirm].mean()), abs=5e-3)
         assert r.low <= r.bound <= r.recall <= r.high
     assert [r.bytes for r in made.rows] == sorted((r.bytes for r in made.rows), reverse=True)
+
+
+def test_what_is_stored_once_is_shared_by_the_vectors_of_the_index():
+    here, large = few(), few(n_index=10**6)
+    for a, b in zip(here.rows, large.rows, strict=True):
+        assert b.bytes == a.code_bytes == b.code_bytes
+        assert a.bytes - a.code_bytes == round(a.overhead / 1500)
+    assert any(row.bytes > row.code_bytes for row in here.rows)
+    assert (here.n_index, large.n_index, large.n) == (1500, 10**6, 1500)
+    with pytest.raises(InputError, match="1500 rows"):
+        few(n_index=1499)
+
+
+def test_pieces_of_fewer_directions_are_seen():
+    """Sixteen flat pieces of dimension 3 in general position, and one ball of dimension 24."""
+    g = torch.Generator().manual_seed(0)
+    flat = torch.randn(16, 200, 3, generator=g) @ torch.randn(16, 3, 24, generator=g)
+    flat = (flat + 40 * torch.randn(16, 1, 24, generator=g)).flatten(0, 1)
+    ball = torch.randn(3200, 24, generator=g)
+    parts, none = (
+        structure(x[torch.randperm(3200, generator=g)])[0]["strata"] for x in (flat, ball)
+    )
+    assert parts["rank_90"] <= 3 < parts["rank_90_random"]
+    assert parts["dimension"][1] < 4.5
+    assert abs(none["rank_90"] - none["rank_90_random"]) <= 2
+    assert structure(ball[:22])[0]["strata"] is None
 
 
 def test_the_frontier_is_what_no_smaller_row_beats():
@@ -117,7 +146,7 @@ def test_the_default_grid_finds_a_small_choice():
     assert made.best.bytes <= 48
     assert len(made.screened) > len(made.rows) >= 5
     codec = made.best.fit(x)
-    assert codec.encode(x[:7]).shape == (7, made.best.bytes)
+    assert codec.encode(x[:7]).shape == (7, made.best.code_bytes)
     assert made.structure["effective_rank"] < 17
     assert made.growth["sizes"][-1] == 960
 
@@ -168,7 +197,7 @@ def test_judgements_beside_recall():
     qrels = {i: {int(rows[0]): 1.0} for i, rows in enumerate(truth)}
     made = plan(x, q, configurations=FEW, k=5, qrels=qrels)
     assert made.exact["ndcg"] == made.exact["mrr"] == 1
-    by_size = {r.bytes: r for r in made.rows}
+    by_size = {r.code_bytes: r for r in made.rows}
     assert by_size[4].mrr < by_size[64].mrr
     assert "nDCG" in str(made)
     with pytest.raises(InputError, match="give queries="):
