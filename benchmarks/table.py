@@ -236,6 +236,83 @@ def upgraded() -> str:
     return headed(record, "\n".join(lines))
 
 
+def methods() -> str:
+    """Recall of every reduction by dims, of every code by bytes, and what codes store once."""
+    record = last("index_methods")
+    if record is None:
+        return "Run `python -m benchmarks.index_methods`, then `python -m benchmarks.table`."
+    parts = [
+        ("recall, definitions", 3, "Recall@10 by dims kept in float32, asked with definitions"),
+        ("recall, words", 3, "The same, asked with single words"),
+        ("recall", 3, "Recall@10 by bytes a vector, asked with definitions"),
+        ("stored once", 2, "MB stored once for that: map and codebooks"),
+    ]
+    return headed(record, *(f"**{said}**\n\n{pivot(record, what, k)}" for what, k, said in parts))
+
+
+def stored() -> str:
+    """The storage study: recall by reduction and number format, a table a set, and its claims."""
+    record = last("index_storage")
+    if record is None:
+        return "Run `python -m benchmarks.index_storage`, then `python -m benchmarks.table`."
+    sets: dict[str, list[dict[str, Any]]] = {}
+    claims = []
+    for row in record["rows"]:
+        name, what = row["what"].split(" | ", 1)
+        if what.startswith("claim: "):
+            claims.append(row)
+        else:
+            sets.setdefault(name, []).append(row | {"what": what})
+    tables = [f"**{n}**\n\n{pivot({'rows': r}, 'recall', 3)}" for n, r in sets.items()]
+    return headed(record, HEAD + "\n".join(map(line, claims)), *tables)
+
+
+def family(contender: str) -> str:
+    """Which of the lines of the frontier a contender belongs to."""
+    if contender.startswith(("lowdim", "sentence-transformers")):
+        return contender.split(":")[0].split(" ")[0]
+    if "OPQ" in contender:
+        return "faiss OPQ"
+    return "faiss PQ" if "PQ" in contender else "faiss SQ, PCA"
+
+
+def frontier() -> dict[str, dict[str, dict[str, float]]]:
+    """Set -> line of the frontier -> share of float32 -> the best recall there."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    record = last("index_frontier") or {"rows": []}
+    for row in record["rows"]:
+        name, share, contender, what = row["what"].split(" | ")
+        if what == "recall":
+            line_ = found.setdefault(name, {}).setdefault(family(contender), {})
+            line_[share] = max(line_.get(share, 0.0), row["figure"])
+    return found
+
+
+def dominated() -> str:
+    """The frontier against peers: recall at each size, and where a peer found more."""
+    record = last("index_frontier")
+    if record is None:
+        return "Run `python -m benchmarks.index_frontier`, then `python -m benchmarks.table`."
+    tables = []
+    for name, lines_ in frontier().items():
+        shares = list(lines_["lowdim"])
+        rows = [f"| {name} | {' | '.join(shares)} |", "|---|" + "---:|" * len(shares)]
+        for contender, recalls in lines_.items():
+            best = {s: max(other.get(s, 0.0) for other in lines_.values()) for s in shares}
+            cells = []
+            for s in shares:
+                shown = f"{recalls[s]:.3f}" if s in recalls else ""
+                cells.append(f"**{shown}**" if shown and recalls[s] == best[s] else shown)
+            rows.append(f"| {contender} | {' | '.join(cells)} |")
+        tables.append("\n".join(rows))
+    bars = [row for row in record["rows"] if row["bar"]]
+    missed = [row for row in bars if not row["met"]]
+    said = f"{len(bars) - len(missed)} of {len(bars)} comparisons hold within their interval."
+    if missed:
+        said += "\n\n" + HEAD + "\n".join(map(line, missed))
+    return headed(record, *tables, said)
+
+
 def filled(text: str, name: str, content: str) -> str:
     """The page with this content between ``<!-- name -->`` and ``<!-- /name -->``."""
     return re.sub(
@@ -258,6 +335,9 @@ def pages() -> dict[Path, str]:
         (docs / "strata.md", "tested", tested()),
         (docs / "adapt.md", "quality", adapted()),
         (docs / "vector-index.md", "compatible", upgraded()),
+        (docs / "vector-index.md", "dominated", dominated()),
+        (docs / "codecs.md", "stored", stored()),
+        (docs / "codecs.md", "methods", methods()),
     ]
     texts: dict[Path, str] = {}
     for page, name, content in contents:

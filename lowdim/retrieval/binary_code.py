@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from lowdim.errors import InputError
 from lowdim.registry import coordinates, method
-from lowdim.retrieval.code import Code
-from lowdim.retrieval.packing import BLOCK, in_blocks, pack, places, spread
+from lowdim.retrieval.code import FEW, Code, compiles
+from lowdim.retrieval.packing import in_blocks, pack, places, spread
 from lowdim.retrieval.scalar_codes import random_rotation
-from lowdim.retrieval.scan import best
+from lowdim.retrieval.scan import LISTED, Scores, best, in_cache
 from lowdim.retrieval.uniform_grid import fit_grid
 
 
@@ -83,20 +83,34 @@ class BinaryCode(Code):
         turned = spread(codes, 1)[:, : self.dims].float().mul_(step).add_(self.low)
         return turned @ self.rotation.T
 
-    def products(self, queries: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-        """As of every code; both are sums of what each bit is worth, so one product gives them."""
+    def products(self, queries: Tensor, shift: Tensor | None = None) -> Scores:
+        """As of every code; all are sums of what each bit is worth, so one product gives them."""
         asked = queries @ self.rotation
-        constant = torch.cat([asked @ self.low, self.low.square().sum()[None]])
-        squares = self.high.square() - self.low.square()
-        worth = torch.cat([asked * (self.high - self.low), squares[None]])  # (q + 1, m)
+        constant, worth = asked @ self.low, asked * (self.high - self.low)
+        if shift is not None:
+            moved = shift @ self.rotation
+            low, high = (self.low + moved).square(), (self.high + moved).square()
+            constant = torch.cat([constant, low.sum()[None]])
+            worth = torch.cat([worth, (high - low)[None]])
+        if len(queries) <= FEW and compiles(queries):
+            from lowdim.retrieval import kernels
+
+            sums = kernels.summed(_by_byte(worth))
+            return lambda codes: sums(codes).add_(constant[:, None])
         worth /= places(self.dims, 1, worth.device)
 
-        def of_codes(codes: Tensor) -> tuple[Tensor, Tensor]:
+        def of_rows(codes: Tensor) -> Tensor:
             bits = spread(codes, 1)[:, : self.dims].float()
-            found = torch.addmm(constant[:, None], worth, bits.T)
-            return found[:-1], found[-1]
+            return torch.addmm(constant[:, None], worth, bits.T)
 
-        return of_codes
+        return in_cache(of_rows, self.dims)
+
+
+def _by_byte(worth: Tensor) -> Tensor:
+    """(w, N, 256) what each byte is worth, of (w, m) worths of bits."""
+    whole = pad(worth, (0, -worth.shape[1] % 8)).unflatten(1, (-1, 8))
+    every = torch.arange(256, device=worth.device)[:, None] >> torch.arange(8)
+    return whole @ (every & 1).to(worth).T
 
 
 def hamming_search(codes: Tensor, queries: Tensor, k: int = 10) -> tuple[Tensor, Tensor]:
@@ -138,5 +152,7 @@ def hamming_search(codes: Tensor, queries: Tensor, k: int = 10) -> tuple[Tensor,
     def scores(part: Tensor) -> Tensor:
         return torch.addmm(-ones[:, None], asked, spread(part, 1).float().T)
 
-    ids, found = best([codes], scores, len(queries), k, max(1, BLOCK // width), codes.device)
+    block = max(512, LISTED // max(1, len(queries)))
+    some = in_cache(scores, width)
+    ids, found = best([codes], some, len(queries), k, block, codes.device)
     return ids, found.neg().long()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
@@ -12,8 +11,9 @@ from torch import Tensor
 
 from lowdim.errors import InputError
 from lowdim.registry import coordinates, method
-from lowdim.retrieval.code import Code
+from lowdim.retrieval.code import FEW, Code, compiles, multiplied
 from lowdim.retrieval.packing import BLOCK, in_blocks, pack, places, spread
+from lowdim.retrieval.scan import Scores
 from lowdim.retrieval.uniform_grid import fit_grid
 
 DISTORTION = (1, 0.3634, 0.1188, 0.03744, 0.01154, 0.003495, 0.001041, 0.0003035, 0.00008714)
@@ -48,11 +48,11 @@ class BitsCode(Code):
     the error most, and a coordinate of little variance has none. An error counts the more the
     larger queries are there, and they are spread as the rows are: `EMPHASIS`. Levels are uniform,
     so that a value is a sum of what its bits are worth; levels of least error for each coordinate
-    (Lloyd-Max) gained 0.00 to 0.006 of recall@10 on MiniLM and have to be looked up, and a gain
-    stored with each vector gained nothing.
-    Trust it after ``pca`` to all coordinates, where variances fall; where
-    coordinates are alike it is as good as ``int4`` and no better. ``opq`` may find more in the same
-    bytes (48 on MiniLM: recall@10 of 0.83 against 0.80), takes far longer to fit and is larger.
+    (Lloyd-Max) gained next to nothing and have to be looked up, and a gain stored with each vector
+    gained nothing.
+    Trust it after ``pca`` to all coordinates, where variances fall; where coordinates are alike it
+    is as good as ``int4`` and no better. ``opq`` may find more in the same bytes, takes far longer
+    to fit and is larger.
     """
 
     sized = True
@@ -101,11 +101,21 @@ class BitsCode(Code):
         ends = torch.tensor(counts).cumsum(0).tolist()
         return [(n, slice(end - n, end)) for n, end in zip(counts, ends, strict=True)]
 
+    @property
+    def _counts(self) -> Tensor:
+        return torch.tensor([n for n, _ in self.planes])
+
     def encode(self, z: Tensor) -> Tensor:
         """(n, N) uint8."""
-        step, start = self.step[self.coded], self.start[self.coded]
-        low, scale = start - step / 2, torch.where(step > 0, 1 / step, 0)
-        top = torch.exp2(self.bits[self.coded].float()) - 1
+        low, scale = self.start - self.step / 2, torch.where(self.step > 0, 1 / self.step, 0)
+        top = torch.exp2(self.bits.float()) - 1
+        if compiles(z):
+            from lowdim.retrieval import kernels
+
+            which = torch.arange(self.dims)[self.coded]
+            given = (self._counts, which, low, scale, top)
+            return kernels.coded(kernels.to_planes, z, self.bytes_per_vector, *given)
+        low, scale, top = low[self.coded], scale[self.coded], top[self.coded]
 
         def encode(rows: Tensor) -> Tensor:
             cells = (rows[:, self.coded] - low).mul_(scale).clamp_min_(0)
@@ -121,17 +131,22 @@ class BitsCode(Code):
         z[:, self.coded] = self._values(codes)
         return z
 
-    def products(self, queries: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-        """As of every code, from the coordinates that have bits."""
-        means = self.start * (self.bits == 0)
-        asked, constant, square = queries[:, self.coded], queries @ means, means @ means
+    def products(self, queries: Tensor, shift: Tensor | None = None) -> Scores:
+        """As of every code, from the coordinates that have bits; the others are constant."""
+        bare = self.bits == 0
+        constant = queries @ (self.start * bare)
+        if shift is not None:
+            square = ((self.start + shift) * bare).square().sum()
+            constant, shift = torch.cat([constant, square[None]]), shift[self.coded]
+        asked = queries[:, self.coded]
+        if len(queries) <= FEW and compiles(queries):
+            from lowdim.retrieval import kernels
 
-        def of_codes(codes: Tensor) -> tuple[Tensor, Tensor]:
-            values = self._values(codes)
-            found = torch.addmm(constant[:, None], asked, values.T)
-            return found, values.square().sum(1).add_(square)
-
-        return of_codes
+            given = (asked, shift, self.start[self.coded], self.step[self.coded], self._counts)
+            products = kernels.scanned(kernels.planes, self.bytes_per_vector, *given)
+        else:
+            products = multiplied(self._values, asked, shift)
+        return lambda codes: products(codes).add_(constant[:, None])
 
     def _values(self, codes: Tensor) -> Tensor:
         """(n, r) values of the r coordinates that have bits: sums of what each bit is worth."""

@@ -7,12 +7,29 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from functools import cache
+from importlib.util import find_spec
 from typing import Any, ClassVar, Self
 
+import torch
 from torch import Tensor
 
 from lowdim.errors import InputError
 from lowdim.registry import methods
+from lowdim.retrieval.scan import Scores, in_cache
+
+FEW = 16
+"""Most queries for which one compiled pass over codes is faster than a product of matrices."""
+
+
+@cache
+def _numba() -> bool:
+    return find_spec("numba") is not None
+
+
+def compiles(x: Tensor) -> bool:
+    """Whether passes over what is on the device of ``x`` can be compiled: `kernels`."""
+    return x.device.type == "cpu" and _numba()
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,17 +69,23 @@ class Code(ABC):
     def decode(self, codes: Tensor) -> Tensor:
         """(n, m) float32 that (n, bytes_per_vector) uint8 stand for."""
 
-    def products(self, queries: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-        """What makes of codes their (q, n) products with (q, m) queries and (n,) squared lengths.
+    def products(self, queries: Tensor, shift: Tensor | None = None) -> Scores:
+        """What makes of codes of z their (q, n) products with (q, m) queries.
 
-        A code that has a faster way than to decode overrides it. What it gives may be overwritten.
+        With a (m,) ``shift`` comes one row more, |z + shift|^2. What it gives may be overwritten.
+        A code that has a faster way than to decode overrides it, or `one_pass`.
         """
+        if len(queries) <= FEW and compiles(queries):
+            return self.one_pass(queries, shift)
+        return multiplied(self.decode, queries, shift)
 
-        def of_codes(codes: Tensor) -> tuple[Tensor, Tensor]:
-            z = self.decode(codes)
-            return queries @ z.T, z.square().sum(1)
+    def one_pass(self, queries: Tensor, shift: Tensor | None) -> Scores:
+        """The same for few queries, each decoded row touched once."""
+        from lowdim.retrieval import kernels
 
-        return of_codes
+        start = queries.new_zeros(self.dims)
+        of_floats = kernels.scanned(kernels.plain, self.dims, queries, shift, start, start + 1)
+        return in_cache(lambda codes: of_floats(self.decode(codes)), self.dims)
 
     @property
     def overhead(self) -> int:
@@ -84,6 +107,21 @@ class Code(ABC):
 
     def _fields(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def multiplied(decode: Callable[[Tensor], Tensor], queries: Tensor, shift: Tensor | None) -> Scores:
+    """As :meth:`Code.products`, by products of matrices: what ``decode`` gives, and queries."""
+    if shift is None:
+        return in_cache(lambda codes: queries @ decode(codes).T, queries.shape[1])
+
+    def of_rows(codes: Tensor) -> Tensor:
+        z = decode(codes)
+        found = z.new_empty(len(queries) + 1, len(z))
+        torch.mm(queries, z.T, out=found[:-1])
+        torch.sum((z + shift).square_(), 1, out=found[-1])
+        return found
+
+    return in_cache(of_rows, queries.shape[1])
 
 
 def codes() -> Mapping[str, type[Code]]:

@@ -8,7 +8,6 @@ code stands for, worked out in the few coordinates: never in the many.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,11 +26,8 @@ from lowdim.retrieval.drift import Fingerprint
 from lowdim.retrieval.map import Map
 from lowdim.retrieval.metric import as_queries, check_metric, placed
 from lowdim.retrieval.reduction import Training, find_reduction
-from lowdim.retrieval.scan import Scores, best
+from lowdim.retrieval.scan import CELLS, LISTED, Scores, best, in_cache
 from lowdim.structure.estimator import open_source
-
-CELLS = 2**18
-"""Coordinates decoded at once by a core: they stay in its cache."""
 
 
 class Codec(BaseEstimator):
@@ -179,6 +175,14 @@ class Codec(BaseEstimator):
         ids, scores : Tensor
             (m, k) row numbers, and scores in descending order: cosines, dot products or negative
             distances; of equal scores the smaller row first.
+
+        Notes
+        -----
+        Each code is read once. Up to `lowdim.retrieval.code.FEW` queries are scored in one pass
+        over its bytes where numba is installed (``pip install 'lowdim[fast]'``), which compiles
+        that pass at the first call there ever is, for about a second, and loads it at the first of
+        a process; more queries, or all without numba, by products of matrices. Scores of the two
+        differ by rounding.
         """
         parts = [codes] if isinstance(codes, Tensor) else list(codes)
         for part in parts:
@@ -190,9 +194,8 @@ class Codec(BaseEstimator):
         wanted = k if rescore is None else min(n, max(k, candidates or 4 * k))
         scores = self.scorer(q)
         block = plan(
-            "search", rows=max(512, CELLS // self.map_.dims),
-            bytes_per_row=16 * (self.map_.dims + len(q)), fixed=24 * len(q) * wanted,
-            memory=self.memory,
+            "search", rows=max(512, LISTED // len(q)), bytes_per_row=16 * (len(q) + 1),
+            fixed=24 * len(q) * wanted + 16 * max(CELLS, self.map_.dims), memory=self.memory,
         )  # fmt: skip
         ids, values = best(parts, scores, len(q), wanted, block, q.device)
         if rescore is not None:
@@ -222,19 +225,22 @@ class Codec(BaseEstimator):
         back, center = self.map_.decoder, self.map_.center
         gram = None if back is None or self.map_.orthonormal else back @ back.T
         inner = self.compared(q) if back is None else self.compared(q) @ back.T  # (m, dims)
-        constant, tilt, square = q.new_zeros(len(q)), torch.zeros_like(inner[0]), q.new_zeros(())
+        constant, shift, square = q.new_zeros(len(q)), torch.zeros_like(inner[0]), q.new_zeros(())
         if back is not None and self.metric != "euclidean":
-            constant, tilt, square = q @ center, back @ center, center @ center
-
-        code, asked = self.code_, torch.cat([inner, tilt[None]])
-        products = code.products(asked) if gram is None else _stretched(code, asked, gram)
+            constant, shift = q @ center, back @ center
+            square = center @ center - shift @ shift
+        if self.metric == "dot":
+            products = self.code_.products(inner)
+        elif gram is None:
+            products = self.code_.products(inner, shift)
+        else:
+            products = _stretched(self.code_, inner, shift, gram)
 
         def scores(codes: Tensor) -> Tensor:
-            both, squares = products(codes)  # (m + 1, rows), (rows,)
-            found = both[:-1].add_(constant[:, None])
+            found = products(codes)
             if self.metric == "dot":
-                return found
-            squares = squares.add_(both[-1], alpha=2).add_(square)  # |x^|^2
+                return found.add_(constant[:, None])
+            found, squares = found[:-1].add_(constant[:, None]), found[-1].add_(square)  # |x^|^2
             if self.metric == "cosine":
                 return found.mul_(squares.clamp_min_(1e-12).rsqrt_())
             return found.sub_(squares / 2)
@@ -310,13 +316,14 @@ def _labels(y: Any, n: int, rows: Tensor) -> Tensor | None:
     return torch.from_numpy(np.unique(named, return_inverse=True)[1])[rows]
 
 
-def _stretched(
-    code: Code, queries: Tensor, gram: Tensor
-) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+def _stretched(code: Code, queries: Tensor, shift: Tensor, gram: Tensor) -> Scores:
     """As :meth:`Code.products`, where lengths of z are not those of what it stands for."""
+    asked = torch.cat([queries, 2 * shift[None]])
 
-    def of_codes(codes: Tensor) -> tuple[Tensor, Tensor]:
+    def of_rows(codes: Tensor) -> Tensor:
         z = code.decode(codes)
-        return queries @ z.T, (z * (z @ gram)).sum(1)
+        found = asked @ z.T
+        found[-1] += (z * (z @ gram)).sum(1) + shift @ shift
+        return found
 
-    return of_codes
+    return in_cache(of_rows, code.dims)

@@ -6,7 +6,6 @@ trained here: faiss is not needed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
@@ -18,8 +17,9 @@ from lowdim.core.blocked import on_threads
 from lowdim.core.random import choice
 from lowdim.errors import InputError
 from lowdim.registry import coordinates, method
-from lowdim.retrieval.code import Code
+from lowdim.retrieval.code import Code, compiles
 from lowdim.retrieval.k_means import k_means, nearest
+from lowdim.retrieval.scan import Scores
 
 POINTS = 256
 """Points that a byte tells apart."""
@@ -89,22 +89,28 @@ class ProductCode(Code):
 
     def decode(self, codes: Tensor) -> Tensor:
         """(n, m) the points, end to end."""
-        runs = self.codebooks.flatten(0, 1)[self._rows(codes)]  # (n, N, width)
-        return runs[:, filled(self.m, self.bytes_per_vector)]
+        points = self.codebooks.flatten(0, 1)
+        found = points.index_select(0, self._rows(codes).flatten()).view(len(codes), -1)
+        if found.shape[1] == self.m:
+            return found
+        return found[:, filled(self.m, self.bytes_per_vector).flatten()]
 
-    def products(self, queries: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    def products(self, queries: Tensor, shift: Tensor | None = None) -> Scores:
         """As of every code; for few queries from a table of their products with each point."""
         if len(queries) > TABLED:
-            return super().products(queries)
-        runs = _cut(queries, self.bytes_per_vector)  # (N, queries, width)
-        table = torch.cat(
-            [self.codebooks @ runs.mT, self.codebooks.square().sum(2, keepdim=True)], 2
-        )
-        flat = table.flatten(0, 1)  # (256 N, queries + 1)
+            return super().products(queries, shift)
+        table = self.codebooks @ _cut(queries, self.bytes_per_vector).mT  # (N, 256, queries)
+        if shift is not None:
+            moved = self.codebooks + _cut(shift[None], self.bytes_per_vector)
+            table = torch.cat([table, moved.square().sum(2, keepdim=True)], 2)
+        if compiles(queries):
+            from lowdim.retrieval import kernels
 
-        def of_codes(codes: Tensor) -> tuple[Tensor, Tensor]:
-            found = embedding_bag(self._rows(codes), flat, mode="sum").T
-            return found[:-1], found[-1]
+            return kernels.summed(table.movedim(2, 0))
+        flat = table.flatten(0, 1)
+
+        def of_codes(codes: Tensor) -> Tensor:
+            return embedding_bag(self._rows(codes), flat, mode="sum").T
 
         return of_codes
 
@@ -166,9 +172,10 @@ class RotatedProductCode(ProductCode):
         """(n, m) the points, end to end and rotated back."""
         return super().decode(codes) @ self.rotation.T
 
-    def products(self, queries: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    def products(self, queries: Tensor, shift: Tensor | None = None) -> Scores:
         """As of every code, in the rotated coordinates."""
-        return ProductCode(self.codebooks, self.m).products(queries @ self.rotation)
+        moved = None if shift is None else shift @ self.rotation
+        return ProductCode(self.codebooks, self.m).products(queries @ self.rotation, moved)
 
 
 def check_size(size: int | None, most: int) -> int:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from lowdim.core.random import normal
 from lowdim.registry import coordinates, method
-from lowdim.retrieval.code import Code
+from lowdim.retrieval.code import Code, compiles
 from lowdim.retrieval.packing import in_blocks, pack, places, spread
+from lowdim.retrieval.scan import Scores
 from lowdim.retrieval.uniform_grid import fit_grid
 
 
@@ -66,6 +67,11 @@ class ScalarCode(Code):
     def encode(self, z: Tensor) -> Tensor:
         """(n, bytes) uint8: of two numbers in a byte the first is in the low half."""
         width = torch.where(self.width > 0, self.width, torch.inf)  # constant: number 0, as faiss
+        if compiles(z):
+            from lowdim.retrieval import kernels
+
+            kernel = kernels.to_bytes if self.bits == 8 else kernels.to_nibbles
+            return kernels.coded(kernel, z, self.bytes_per_vector, self.low, width)
 
         def encode(rows: Tensor) -> Tensor:
             number = (rows - self.low).div_(width).clamp_(0, 1).mul_(self._top()).int()
@@ -75,12 +81,34 @@ class ScalarCode(Code):
 
     def decode(self, codes: Tensor) -> Tensor:
         """(n, m) values of the grid."""
-        step = self.width / self._top()
-        start = self.low + step / 2
+        start, step = self._grid
         if self.bits == 8:
             return codes.float().mul_(step).add_(start)
         number = spread(codes, self.bits)[:, : self.dims].float()
         return number.mul_(step / places(self.dims, self.bits, step.device)).add_(start)
+
+    def one_pass(self, queries: Tensor, shift: Tensor | None) -> Scores:
+        """As of every code, without a decoded copy."""
+        from lowdim.retrieval import kernels
+
+        start, step = self._grid
+        if self.bits == 8:
+            return kernels.scanned(kernels.plain, self.dims, queries, shift, start, step)
+        moved = None if shift is None else _halves(shift)
+        given = (_halves(queries), moved, _halves(start), _halves(step))
+        return kernels.scanned(kernels.nibbles, self.bytes_per_vector, *given)
+
+    @property
+    def _grid(self) -> tuple[Tensor, Tensor]:
+        """(m,) number c stands for start + c step."""
+        step = self.width / self._top()
+        return self.low + step / 2, step
+
+
+def _halves(x: Tensor) -> Tensor:
+    """(..., m) with what is in low halves of bytes first, then what is in high ones, or 0."""
+    even, odd = x[..., 0::2], x[..., 1::2]
+    return torch.cat([even, pad(odd, (0, even.shape[-1] - odd.shape[-1]))], -1)
 
 
 @method(
@@ -148,23 +176,23 @@ class RotatedScalarCode(ScalarCode):
         """(m, m) orthogonal: z @ rotation is coded."""
         return random_rotation(self.dims, self.seed, self.low.device)
 
+    @cached_property
+    def turned(self) -> ScalarCode:
+        """The code of rotated coordinates."""
+        return {8: Int8, 4: Int4}[self.bits](self.low, self.width)
+
     def encode(self, z: Tensor) -> Tensor:
         """(n, bytes) uint8 of the rotated coordinates."""
-        return super().encode(z @ self.rotation)
+        return self.turned.encode(z @ self.rotation)
 
     def decode(self, codes: Tensor) -> Tensor:
         """(n, m) values of the grid, rotated back."""
-        return super().decode(codes) @ self.rotation.T
+        return self.turned.decode(codes) @ self.rotation.T
 
-    def products(self, queries: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    def products(self, queries: Tensor, shift: Tensor | None = None) -> Scores:
         """As of every code, in the rotated coordinates: nothing is rotated back."""
-        asked, turned = queries @ self.rotation, super().decode
-
-        def of_codes(codes: Tensor) -> tuple[Tensor, Tensor]:
-            z = turned(codes)
-            return asked @ z.T, z.square().sum(1)
-
-        return of_codes
+        moved = None if shift is None else shift @ self.rotation
+        return self.turned.products(queries @ self.rotation, moved)
 
 
 @method(
@@ -201,8 +229,7 @@ class Int4Rotated(RotatedScalarCode):
 
     Notes
     -----
-    As ``int8-rotated``, where it matters more. Trust it where variances differ: after ``pca`` to
-    all 384 directions of MiniLM it lifts recall@10 of ``int4`` from 0.94 to 0.95.
+    As ``int8-rotated``, where it matters more. Trust it where variances differ, as after ``pca``.
     """
 
     bits = 4

@@ -14,11 +14,25 @@ from lowdim.core.blocked import group_of, on_threads, ragged, workers
 Scores = Callable[[Tensor], Tensor]
 """(rows, bytes) codes to (queries, rows) scores, larger is better."""
 
+CELLS = 2**18
+"""Coordinates decoded at once by a core: they stay in its cache."""
+
 LEAST = 2**12
 """Fewest rows that are worth a thread of their own."""
 
 LISTED = 2**18
-"""Scores that are looked through at once: with one query, those of many blocks."""
+"""Scores that are worked out and looked through at once."""
+
+
+def in_cache(scores: Scores, dims: int) -> Scores:
+    """The same scores, from as many rows at a time as are decoded in the cache of a core."""
+    rows = max(1, CELLS // dims)
+
+    def of_codes(codes: Tensor) -> Tensor:
+        blocks = [scores(part) for part in codes.split(rows)]
+        return blocks[0] if len(blocks) == 1 else torch.cat(blocks, 1)
+
+    return of_codes
 
 
 def best(
@@ -35,16 +49,13 @@ def best(
         for rows in part.tensor_split(shards):
             parts.append((first, rows))
             first += len(rows)
-    looked = block * max(1, LISTED // (queries * block))
 
     def of_part(item: tuple[int, Tensor]) -> tuple[Tensor, Tensor]:
         start, rows = item
         found = torch.full((queries, k), -1, device=device)
         values = torch.full((queries, k), -math.inf, device=device)
-        for some in rows.split(looked):
-            blocks = [scores(r) for r in some.split(block)]
-            seen = blocks[0] if len(blocks) == 1 else torch.cat(blocks, 1)
-            found, values = _merged(found, values, seen, start)
+        for some in rows.split(block):
+            found, values = _merged(found, values, scores(some), start)
             start += len(some)
         return found, values
 

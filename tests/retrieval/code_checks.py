@@ -44,10 +44,22 @@ def check_shapes(name, m, size):
     assert code.encode(z[:0]).shape == (0, size)
     assert code.decode(codes[:0]).shape == (0, m)
     assert torch.equal(fitted(name, z).encode(z), codes)
-    queries = gaussian(20, m, seed=9)
-    products, squares = code.products(queries)(codes)
-    assert torch.allclose(products, queries @ back.T, atol=1e-4)
-    assert torch.allclose(squares, back.square().sum(1), rtol=1e-4, atol=1e-4)
+    check_products(code, codes)
+
+
+def check_products(code, codes):
+    """With few queries and many, with and without lengths: those of what codes decode to."""
+    z = code.decode(codes)
+    shift = gaussian(1, code.dims, seed=8)[0]
+    for n in (1, 2, 50):
+        queries = gaussian(n, code.dims, seed=9)
+        truth = queries @ z.T
+        products = code.products(queries)(codes)
+        assert torch.allclose(products, truth, atol=1e-4)
+        both = code.products(queries, shift)(codes)
+        assert torch.allclose(both[:-1], truth, atol=1e-4)
+        assert torch.allclose(both[-1], (z + shift).square().sum(1), rtol=1e-4, atol=1e-4)
+        assert code.products(queries, shift)(codes[:0]).shape == (n + 1, 0)
 
 
 def check_constant(name):

@@ -171,10 +171,10 @@ def test_products_are_those_of_the_decoded(name, n_queries):
     kind, size = find_code(name)
     code = kind.fit(z, size=size)
     codes, q = code.encode(z), falling(n_queries, 12, seed=3)
-    decoded = code.decode(codes)
-    found, squares = code.products(q)(codes)
-    assert torch.allclose(found, q @ decoded.T, atol=1e-5)
-    assert torch.allclose(squares, decoded.square().sum(1), atol=1e-5)
+    decoded, shift = code.decode(codes), falling(1, 12, seed=4)[0]
+    found = code.products(q, shift)(codes)
+    assert torch.allclose(found[:-1], q @ decoded.T, atol=1e-5)
+    assert torch.allclose(found[-1], (decoded + shift).square().sum(1), atol=1e-5)
 
 
 @pytest.mark.parametrize("metric", ["cosine", "dot", "euclidean"])
