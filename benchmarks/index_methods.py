@@ -3,7 +3,7 @@
 MiniLM of WordNet's definitions, asked with other definitions and with single words (the longest of
 a definition), which are another kind of text: recall@10 against exact search. Reductions are held
 in float32, so nothing but the reduction is lost; those that learn from queries get others of the
-same kind. Codes come after PCA to as many coordinates as fill the bytes, or to four a byte.
+same kind. Codes come after PCA to as many coordinates as fill the bytes, or to eight a byte.
 
 python -m benchmarks.index_methods
 """
@@ -38,7 +38,10 @@ COORDINATES = {"float8": 1, "int8": 1, "int4": 2, "int4-rotated": 2, "binary": 8
 """Coordinates a byte of codes that have as many as fit."""
 
 SIZED = ("bits", "strata", "pq", "opq", "rq")
-"""Codes of any number of bytes; after PCA to 4 coordinates a byte, at most all."""
+DEEPEST = 96
+"""Most bytes of ``rq``, whose codebooks are 38 MB then."""
+
+"""Codes of any number of bytes; after PCA to 8 coordinates a byte, at most all."""
 
 ASKED = 1_000
 K = 10
@@ -85,8 +88,8 @@ def codes(x: Tensor, asked: Tensor) -> Iterator[Row]:
     """Recall and bytes stored once, of every code at every size."""
     truth, _ = exact_search(x, asked, K)
     for size in BYTES:
-        wide = min(4 * size, x.shape[1])
-        tried = {f"{name}{size}": wide for name in SIZED}
+        wide = min(8 * size, x.shape[1])
+        tried = {f"{name}{size}": wide for name in SIZED if name != "rq" or size <= DEEPEST}
         tried |= {
             name: size * each for name, each in COORDINATES.items() if size * each <= x.shape[1]
         }

@@ -110,12 +110,12 @@ def _of_size(size: int, dim: int, most: int) -> Iterator[Configuration]:
             yield Configuration(f"{code}-rotated")
         if m < dim and code == "int8":
             yield Configuration(code, "truncate", m)
-    for m in (most, most // 2):
+    wide = min(8 * size, most)  # at least a bit for each coordinate
+    for m in (wide, wide // 2):
         if size <= m:  # with a byte for each coordinate it would be int8
             yield Configuration(f"bits{size}", "pca", m)
-    wide = min(4 * size, most)
     if 4 <= size <= most // 2:
         yield Configuration(f"strata{size}", "pca", wide)
     if 8 * size <= dim and 4 * size <= most:  # dear to fit, and no better where bytes are many
-        yield Configuration(f"pq{size}", "pca", 4 * size)
-        yield Configuration(f"opq{size}", "pca", 4 * size)
+        yield Configuration(f"pq{size}", "pca", wide)
+        yield Configuration(f"opq{size}", "pca", wide)
