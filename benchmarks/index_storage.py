@@ -17,8 +17,12 @@ from torch import Tensor
 
 from benchmarks.harness import Row, report
 from benchmarks.inputs_vectors import SETS
-from lowdim.retrieval import Codec, exact_search
+from lowdim.core.points import unit_rows
+from lowdim.retrieval import exact_search
+from lowdim.retrieval.configurations import Configuration
+from lowdim.retrieval.plan_steps import Trained
 from lowdim.retrieval.recall import interval, recall_at_k
+from lowdim.retrieval.reduction import Training
 
 SHARES = (1.0, 0.75, 0.5, 0.25, 0.1, 0.05)
 REDUCTIONS = ("pca", "random", "truncate", "fft")
@@ -32,7 +36,7 @@ K = 10
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
-    parser.add_argument("--most", type=int, default=20_000, help="vectors of a set")
+    parser.add_argument("--most", type=int, default=10_000, help="vectors of a set")
     args = parser.parse_args()
     rows: list[Row] = []
     for name in args.sets:
@@ -54,13 +58,16 @@ Found = dict[Key, tuple[float, float, float, float]]
 def study(x: Tensor, queries: Tensor) -> Found:
     """Bytes a vector, recall@10 and its interval of every reduction, share and format."""
     truth, _ = exact_search(x, queries, K)
+    trained = Trained(Training(unit_rows(x), "cosine"))
     found: Found = {}
     for share in SHARES:
         for reduction in ("none",) if share == 1 else REDUCTIONS:
             for code in FORMATS:
                 dims = max(1, round(share * x.shape[1]))
-                codec = Codec(code, reduction=reduction, dims=dims).fit(x)
-                ids, _ = codec.search(codec.encode(x), queries, K)
+                c = Configuration(code, reduction, dims)
+                codec = trained.codec(c)  # a map is fitted once for all formats
+                codes = codec.code_.encode(trained.reduced(c)[1])
+                ids, _ = codec.search(codes, queries, K)
                 recall = interval(recall_at_k(ids, truth))
                 found[reduction, share, code] = (codec.bytes_per_vector, *recall)
                 print(f"{reduction} {share:.0%} {code}: {recall[0]:.3f}", flush=True)
