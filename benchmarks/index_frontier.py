@@ -16,8 +16,8 @@ import math
 import re
 from collections.abc import Callable, Iterator
 
-import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from benchmarks.harness import Row, report
@@ -83,14 +83,13 @@ def compared(name: str, x: Tensor, asked: Tensor, fresh: Tensor) -> Iterator[Row
 
 def kept(name: str, search: Search) -> tuple[Tensor, int]:
     """What a peer found, from the cache if it was asked before: some take minutes to fit."""
-    path = cache() / "index-frontier" / f"{re.sub('[^A-Za-z0-9]+', '-', name)}.npz"
+    path = cache() / "index-frontier" / f"{re.sub('[^A-Za-z0-9]+', '-', name)}.safetensors"
     if not path.exists():
-        path.parent.mkdir(exist_ok=True)
         ids, once = search()
-        with finished(path) as unfinished, unfinished.open("wb") as file:
-            np.savez(file, ids=ids.numpy(), once=once)
-    with np.load(path) as found:
-        return torch.from_numpy(found["ids"]), int(found["once"])
+        with finished(path) as unfinished:
+            save_file({"ids": ids.contiguous(), "once": torch.tensor(once)}, unfinished)
+    found = load_file(path)
+    return found["ids"], int(found["once"])
 
 
 def peers(x: Tensor, queries: Tensor, size: int) -> dict[str, Search]:
