@@ -91,15 +91,15 @@ def strata(x: Tensor, sample: Tensor, local: Tensor, *, seed: int = 0) -> dict[s
     shuffled = labels[permutation(len(labels), seed)]
     sizes = labels.bincount(minlength=len(centroids))
     kept = (sizes >= FEWEST).nonzero()[:, 0].tolist()
-    if len(kept) < 2:
+    where = nearest(sample, centroids)[0]
+    means = [float(near[near.isfinite()].mean()) for near in (local[where == p] for p in kept)]
+    known = [mean for mean in means if mean == mean]  # NaN where a piece has none of the sample
+    if len(kept) < 2 or not known:
         return None
     own, random = (
         median(Spectrum.of_points(x[by == piece]).rank_at(0.9) for piece in kept)
         for by in (labels, shuffled)
     )
-    where = nearest(sample, centroids)[0]
-    means = [float(near[near.isfinite()].mean()) for near in (local[where == p] for p in kept)]
-    known = [m for m in means if m == m]  # NaN where a piece has none of the sample
     return {
         "pieces": len(kept), "rank_90": own, "rank_90_random": random,
         "dimension": [min(known), max(known)],
