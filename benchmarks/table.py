@@ -336,7 +336,7 @@ def pages() -> dict[Path, str]:
         (docs / "adapt.md", "quality", adapted()),
         (docs / "vector-index.md", "compatible", upgraded()),
         (docs / "vector-index.md", "dominated", dominated()),
-        (docs / "codecs.md", "stored", stored()),
+        (docs / "storage.md", "stored", stored()),
         (docs / "codecs.md", "methods", methods()),
     ]
     texts: dict[Path, str] = {}
