@@ -13,6 +13,9 @@ from lowdim.errors import InputError, MemoryBudgetError
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 UNITS |= {f"{u}i": 1024**i for i, u in enumerate("kmgt", start=1)}
 
+LEAST = 2**28
+"""Bytes that are taken to be free whatever the system says."""
+
 
 def budget(memory: int | float | str | None = None) -> int:
     """How many bytes may a call use? A number, ``"2GiB"``, or None for a quarter of free RAM.
@@ -36,7 +39,7 @@ def _free() -> int:
     limit, used = (Path("/sys/fs/cgroup") / f"memory.{name}" for name in ("max", "current"))
     with suppress(OSError, ValueError):  # no cgroup, or its limit reads "max"
         free = min(free, int(limit.read_text()) - int(used.read_text()))
-    return max(free, 2**28)
+    return max(free, LEAST)
 
 
 def format_bytes(count: float) -> str:
@@ -84,6 +87,8 @@ def plan(
     MemoryBudgetError
         Before anything is allocated, with both figures.
     """
+    if memory is None and fixed + rows * bytes_per_row <= LEAST // 4:
+        return max(1, min(rows, largest or rows))  # fits, however little is free
     available = budget(memory)
     block = (available - fixed) // max(bytes_per_row, 1)
     if block < 1:
