@@ -18,11 +18,15 @@ from lowdim.retrieval import exact_search, plan, recall_at_k
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--n", type=int, default=4_000, help="rows of an index")
+    parser.add_argument("--n", type=int, default=2_000, help="rows of an index")
+    parser.add_argument(
+        "--n-index", type=int, default=1_000_000,
+        help="rows that share what is stored once: many, so that sizes are fine",
+    )  # fmt: skip
     parser.add_argument("--queries", type=int, default=1_000, help="half select, half confirm")
     parser.add_argument("--fresh", type=int, default=4_000, help="queries that no plan has seen")
     parser.add_argument("--repeats", type=int, default=100)
-    parser.add_argument("--keep-recall", type=float, default=0.95)
+    parser.add_argument("--keep-recall", type=float, default=0.9)
     parser.add_argument("--k", type=int, default=10)
     args = parser.parse_args()
     x = minilm_embeddings(20_000)
@@ -34,7 +38,9 @@ def main() -> None:
                 [args.n, args.queries, args.fresh]
             )
         )
-        best = plan(rows, queries, keep_recall=args.keep_recall, k=args.k, seed=seed).best
+        best = plan(
+            rows, queries, keep_recall=args.keep_recall, k=args.k, seed=seed, n_index=args.n_index
+        ).best
         if best is None:
             continue  # it promises nothing
         codec = best.fit(rows)
