@@ -69,7 +69,9 @@ def plan(
     ] = None,
     n_index: Annotated[
         int | None,
-        typer.Option(help="Vectors that the index will hold, where these are a sample of them"),
+        typer.Option(
+            help="Vectors that the index will hold, where these are a sample", rich_help_panel=AIM
+        ),
     ] = None,
     configuration: Annotated[
         list[str] | None,

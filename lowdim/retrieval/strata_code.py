@@ -173,9 +173,14 @@ class StrataCode(Code):
 
 
 def _orthonormal(rows: Tensor) -> Tensor:
-    """(r, m) float32 orthonormal rows nearest to these."""
-    u, _, v = torch.linalg.svd(rows.double(), full_matrices=False)
-    return (u @ v).float()
+    """(r, m) float32 orthonormal rows nearest to these, which are orthonormal but for rounding.
+
+    Two steps of Newton and Schulz: an error of 1e-3 becomes one of 1e-6, then of 1e-12.
+    """
+    basis = rows.double()
+    for _ in range(2):
+        basis = 1.5 * basis - 0.5 * (basis @ basis.T) @ basis
+    return basis.float()
 
 
 def _groups(labels: Tensor) -> Iterator[tuple[int, Tensor]]:

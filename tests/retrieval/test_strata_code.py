@@ -11,7 +11,7 @@ from lowdim.retrieval.codec import Codec
 from lowdim.retrieval.k_means import nearest
 from lowdim.retrieval.metric import exact_search
 from lowdim.retrieval.recall import recall_at_k
-from lowdim.retrieval.strata_code import StrataCode
+from lowdim.retrieval.strata_code import StrataCode, _orthonormal
 
 
 def planted(n=4000, d=32, rank=4, pieces=4, seed=0):
@@ -99,6 +99,14 @@ def test_search_is_that_of_the_decoded_vectors_and_better_than_one_basis():
         recalls[name, reduction] = float(recall_at_k(found, truth).mean())
     assert recalls["strata6", "none"] > recalls["bits6", "pca"] + 0.1
     assert recalls["strata6", "pca"] == pytest.approx(recalls["strata6", "none"], abs=0.05)
+
+
+def test_bases_come_back_orthonormal_from_float16():
+    rows = torch.linalg.qr(torch.randn(384, 313, generator=torch.Generator().manual_seed(0)))[0].T
+    basis = _orthonormal(rows.half())
+    assert (basis @ basis.T - torch.eye(313)).abs().max() < 1e-6
+    assert (basis - rows).abs().max() < 1e-3
+    assert torch.allclose(_orthonormal(rows), rows, atol=1e-6)
 
 
 def test_few_rows_are_one_piece_and_all_equal_rows_come_back():
