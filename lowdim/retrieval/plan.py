@@ -171,6 +171,11 @@ def plan(
         table = mark([*table, *(bench.row(c) for c in finer)])
     best, said = choose(table, keep_recall, budget)
     notes += said
+    if n_index > rows.n:
+        notes.append(
+            f"recall is that of {rows.n:,} rows, which the codes were fitted to: of {n_index:,} "
+            "the others may lose more, most of all in codes with codebooks or pieces"
+        )
     if best is not None and best.configuration.index == "flat" and rows.n >= INDEXED:
         faster = [replace(best.configuration, index=index) for index in ("ivf", "hnsw")]
         if rows.n > GRAPHED or find_spec("faiss") is None:

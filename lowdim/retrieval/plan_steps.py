@@ -45,6 +45,9 @@ SCREENED = 10_000
 SCREENING = 250
 """Most queries that they are tried with."""
 
+GAIN = 0.002
+"""Recall on the sample that more bytes have to bring, or they are not worth a measurement."""
+
 Ask = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 """(m, d) queries and k to the (m, k) best rows and their scores."""
 
@@ -190,7 +193,7 @@ def survivors(found: list[Scored], most: int) -> list[Configuration]:
     """The configurations that none of as few bytes beats, thinned where sizes are closest."""
     kept: list[Scored] = []
     for c, size, recall in sorted(found, key=lambda item: (item[1], -item[2])):
-        if not kept or recall > kept[-1][2]:
+        if not kept or recall > kept[-1][2] + GAIN:
             kept.append((c, size, recall))
     while len(kept) > most:  # of the two sizes that are closest, the smaller finds less
         gaps = [math.log(b[1] / a[1]) for a, b in pairwise(kept)]

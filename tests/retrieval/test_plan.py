@@ -68,6 +68,8 @@ def test_what_is_stored_once_is_shared_by_the_vectors_of_the_index():
         assert a.bytes - a.code_bytes == round(a.overhead / 1500)
     assert any(row.bytes > row.code_bytes for row in here.rows)
     assert (here.n_index, large.n_index, large.n) == (1500, 10**6, 1500)
+    assert not here.notes
+    assert "1,500 rows, which the codes were fitted to" in large.notes[0]
     with pytest.raises(InputError, match="1500 rows"):
         few(n_index=1499)
 
