@@ -55,6 +55,11 @@ class FloatCode(Code):
     def encode(self, z: Tensor) -> Tensor:
         """(n, bytes) uint8 of (n, m) coordinates."""
         limits = torch.finfo(self.dtype)
+        if compiles(z) and self.dtype == torch.bfloat16:
+            from lowdim.retrieval import kernels
+
+            given = (kernels.to_bfloat16, z, self.bytes_per_vector, limits.max)
+            return kernels.coded(*given, dtype=np.uint16)
         if compiles(z) and limits.max < 2.0**100:
             from lowdim.retrieval import kernels
 

@@ -353,3 +353,12 @@ def to_floats(
             kept = np.int32(_bits(abs(x) + _float32(unit)) - unit)
             above = np.int32(np.int32(power - first) >> 23) * np.int32(1 << digits)
             out[i, j] = kept + above + np.int32((bits >> 31) & sign)
+
+
+@exact
+def to_bfloat16(z: Array, largest: float, out: Array) -> None:
+    """The upper half of float32, rounded to nearest, ties to even."""
+    for i in range(len(z)):
+        for j in range(z.shape[1]):
+            bits = _bits(min(max(z[i, j], np.float32(-largest)), np.float32(largest)))
+            out[i, j] = np.uint16((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16)

@@ -14,7 +14,17 @@ from lowdim.retrieval.code import FEW, codes, compiles, find_code
 from tests.retrieval.code_checks import fitted, gaussian
 
 pytest.importorskip("numba")
-CODED = ("float16", "float8", "float8-e5m2", "int8", "int4", "int8-rotated", "bits7", "bits20")
+CODED = (
+    "float16",
+    "bfloat16",
+    "float8",
+    "float8-e5m2",
+    "int8",
+    "int4",
+    "int8-rotated",
+    "bits7",
+    "bits20",
+)
 CPU = torch.device("cpu")
 
 
@@ -76,12 +86,12 @@ def test_bytes_are_those_without_numba(name, plainly):
 @settings(max_examples=300, deadline=None)
 @given(
     bits=st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=40),
-    name=st.sampled_from(["float16", "float8", "float8-e5m2"]),
+    name=st.sampled_from(["float16", "bfloat16", "float8", "float8-e5m2"]),
 )
 def test_any_float_is_rounded_as_torch_does(bits, name):
     z = torch.tensor(bits, dtype=torch.uint32).view(torch.float32).nan_to_num()[:, None]
     kind, _ = find_code(name)
-    code = kind(1) if name == "float16" else kind(1, 0)
+    code = kind(1, 0) if name.startswith("float8") else kind(1)
     limits = torch.finfo(kind.dtype)
     expected = z.clamp(limits.min, limits.max).to(kind.dtype).view(torch.uint8)
     assert torch.equal(code.encode(z), expected)
