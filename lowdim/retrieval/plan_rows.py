@@ -184,12 +184,13 @@ class Plan:
     def __str__(self) -> str:
         found = f"{self.n:,} x {self.dim}, {self.metric}, {self.n_queries} queries"
         judged = any(row.ndcg is not None for row in self.rows)
-        head = f"  {'bytes':>5} {'smaller':>7}  {'configuration':19}"
+        wide = 19 if judged else 24
+        head = f"  {'bytes':>5} {'smaller':>7}  {'configuration':{wide}}"
         head += f" {f'recall@{self.k}':20} {'rescored':>9} {'ms':>6}"
         lines = [found, *self._said(), "", head + (f" {'nDCG':>5}" if judged else "")]
         for row in self.rows:
             mark = "*" if row == self.best else " " if row.frontier else "-"
-            line = f"{mark} {row.bytes:5} {row.ratio:6.1f}x  {row.configuration!s:19.19}"
+            line = f"{mark} {row.bytes:5} {row.ratio:6.1f}x  {row.configuration!s:{wide}.{wide}}"
             line += f" {row.recall:.3f} [{row.low:.3f}, {row.high:.3f}] {row.rescored:9.3f}"
             line += f" {row.query_ms:6.2f}" + (f" {row.ndcg:5.3f}" if row.ndcg is not None else "")
             lines.append(line)
