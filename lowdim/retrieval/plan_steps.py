@@ -133,9 +133,9 @@ class Bench:
         return scored
 
     def _screen(self, sizes: list[int], advance: Advance) -> dict[str, Any]:
-        trained, queries = self._small, self.queries[self.select[:SCREENING]]
-        x, metric = trained.training.x, trained.training.metric
-        candidates = default_configurations(x.shape[1], len(x), sizes)
+        trained, x, metric = self._small, self._searched, self.trained.training.metric
+        queries = self.queries[self.select[:SCREENING]]
+        candidates = default_configurations(x.shape[1], len(trained.training.x), sizes)
         truth, _ = exact_search(x, queries, self.k, metric=metric, memory=trained.memory)
         scored, left_out = [], []
         for done, c in enumerate(candidates, start=1):
@@ -144,7 +144,7 @@ class Bench:
             except (InputError, MissingExtraError) as error:  # too few rows for a codebook, say
                 left_out.append(f"{c} was left out: {error}")
                 continue
-            codes = codec.code_.encode(trained.reduced(c)[1])
+            codes = codec.code_.encode(codec.map_.reduce(x))
             recalls = recall_at_k(codec.search(codes, queries, self.k)[0], truth)
             size = codec.bytes_per_vector + codec.overhead / self.n_index
             scored.append((str(c), size, float(recalls.mean())))
@@ -158,6 +158,13 @@ class Bench:
             return self.trained
         part = Training(whole.x[:SCREENED], whole.metric, seed=whole.seed)
         return Trained(part, self.trained.memory)
+
+    @property
+    def _searched(self) -> Tensor:
+        """Rows of the sample that are searched: others than are fitted to, if most rows are."""
+        x = self.trained.training.x
+        others = x[SCREENED : 2 * SCREENED]
+        return others if len(others) and self.rows.n >= 2 * len(x) else x[:SCREENED]
 
     def row(self, c: Configuration) -> PlanRow:
         """A configuration, measured on all rows: not yet whether it is on the frontier."""

@@ -1,11 +1,13 @@
 """The choice, its level, its files: a plan against Codec itself and against simulation."""
 
 import json
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import normalize
 
 from lowdim.core.random import choice
 from lowdim.errors import InputError
@@ -72,6 +74,26 @@ def test_what_is_stored_once_is_shared_by_the_vectors_of_the_index():
     assert "1,500 rows, which the codes were fitted to" in large.notes[0]
     with pytest.raises(InputError, match="1500 rows"):
         few(n_index=1499)
+
+
+def test_codes_are_screened_on_rows_that_they_were_not_fitted_to(monkeypatch):
+    """Where most rows of the index will be such; where all are fitted to, on those."""
+    seen = []
+
+    def searched(x, *args, **options):
+        seen.append(x)
+        return exact_search(x, *args, **options)
+
+    monkeypatch.setattr(plan_steps, "SCREENED", 200)
+    monkeypatch.setattr(plan_steps, "exact_search", searched)
+    monkeypatch.setattr(sys.modules["lowdim.retrieval.plan"], "TRAINED", 400)
+    x, q = vectors(), vectors(60, seed=1)
+    for rows, shared in ((x, 0), (x[:400], 200)):
+        plan(rows, q, k=5)
+        fitted = normalize(rows[choice(len(rows), 400, 0, stream=2)][:200], dim=1)
+        same = (torch.cdist(seen.pop(0), fitted) < 1e-3).any(1)
+        assert int(same.sum()) == shared
+        seen.clear()
 
 
 def test_pieces_of_fewer_directions_are_seen():
