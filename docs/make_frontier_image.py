@@ -53,7 +53,10 @@ def drawn() -> go.Figure:
     figure.update_layout(
         template="plotly_white", width=WIDTH, height=HEIGHT,
         margin={"l": 50, "r": 20, "t": 60, "b": 40}, font={"family": "sans-serif", "size": 13},
-        legend={"x": 0.72, "y": 0.38, "yanchor": "top", "title": "recall@10, by bytes a vector<br>of float32's"},
+        legend={
+            "x": 0.72, "y": 0.36, "yanchor": "top",
+            "title": "recall@10, by bytes a vector<br>of float32's",
+        },
     )  # fmt: skip
     return figure
 
