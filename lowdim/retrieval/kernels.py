@@ -118,20 +118,21 @@ def _array(x: Any) -> Any:
 
 
 @summing
-def _product(c: Array, queries: Array, a: int) -> Any:
-    total = np.float32(0)
-    for j in range(len(c)):
-        total += queries[a, j] * np.float32(c[j])
-    return total
-
-
-@summing
-def _square(c: Array, start: Array, step: Array) -> Any:
-    total = np.float32(0)
-    for j in range(len(c)):
-        z = start[j] + np.float32(c[j]) * step[j]
-        total += z * z
-    return total
+def _score(
+    c: Array, i: int, queries: Array, constant: Array, start: Array, step: Array, out: Array
+) -> None:
+    """Column i of ``out``, of the numbers c of a row."""
+    for a in range(len(queries)):
+        total = np.float32(0)
+        for j in range(len(c)):
+            total += queries[a, j] * np.float32(c[j])
+        out[a, i] = constant[a] + total
+    if len(out) > len(queries):
+        total = np.float32(0)
+        for j in range(len(c)):
+            z = start[j] + np.float32(c[j]) * step[j]
+            total += z * z
+        out[len(queries), i] = total
 
 
 @summing
@@ -140,10 +141,7 @@ def plain(
 ) -> None:
     """A number each: bytes, or float32."""
     for i in range(len(codes)):
-        for a in range(len(queries)):
-            out[a, i] = constant[a] + _product(codes[i], queries, a)
-        if len(out) > len(queries):
-            out[len(queries), i] = _square(codes[i], start, step)
+        _score(codes[i], i, queries, constant, start, step, out)
 
 
 @summing
@@ -158,10 +156,7 @@ def nibbles(
         for j in range(half):
             low[j] = codes[i, j] & np.uint8(15)
             high[j] = codes[i, j] >> np.uint8(4)
-        for a in range(len(queries)):
-            out[a, i] = constant[a] + _product(numbers, queries, a)
-        if len(out) > len(queries):
-            out[len(queries), i] = _square(numbers, start, step)
+        _score(numbers, i, queries, constant, start, step, out)
 
 
 @summing
@@ -186,10 +181,7 @@ def planes(
                 kept = pair >> shift & (LOW if g < whole else mask)
                 words[g] |= SPREAD[kept] << up
             bit += counts[t]
-        for a in range(len(queries)):
-            out[a, i] = constant[a] + _product(numbers, queries, a)
-        if len(out) > len(queries):
-            out[len(queries), i] = _square(numbers, start, step)
+        _score(numbers, i, queries, constant, start, step, out)
 
 
 @intrinsic
@@ -211,10 +203,7 @@ def halves(
     for i in range(len(codes)):
         for j in range(len(numbers)):
             numbers[j] = _float16(codes[i, j])
-        for a in range(len(queries)):
-            out[a, i] = constant[a] + _product(numbers, queries, a)
-        if len(out) > len(queries):
-            out[len(queries), i] = _square(numbers, start, step)
+        _score(numbers, i, queries, constant, start, step, out)
 
 
 @summing
@@ -228,10 +217,7 @@ def quarters(
             sign = (np.uint16(codes[i, j]) & np.uint16(0x80)) << np.uint16(8)
             rest = (np.uint16(codes[i, j]) & np.uint16(0x7F)) << np.uint16(up)
             numbers[j] = _float16(np.uint16(sign | rest))
-        for a in range(len(queries)):
-            out[a, i] = constant[a] + _product(numbers, queries, a)
-        if len(out) > len(queries):
-            out[len(queries), i] = _square(numbers, start, step)
+        _score(numbers, i, queries, constant, start, step, out)
 
 
 @exact
