@@ -70,7 +70,7 @@ def plan(
     n_index: Annotated[
         int | None,
         typer.Option(
-            help="Vectors that the index will hold, where these are a sample", rich_help_panel=AIM
+            help="Vectors that the index will hold, if these are a sample", rich_help_panel=MEASURED
         ),
     ] = None,
     configuration: Annotated[
