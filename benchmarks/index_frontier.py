@@ -35,7 +35,7 @@ INDEX = 1_000_000
 
 K = 10
 WIDEST = 96
-"""Most sub-quantisers that faiss is asked to rotate for: OPQ takes a quarter of an hour beyond."""
+"""Most sub-quantisers that faiss is asked to rotate for: beyond, OPQ takes very long to fit."""
 
 Search = Callable[[], tuple[Tensor, int]]
 """The rows that are found, and bytes that are stored once."""
