@@ -113,10 +113,10 @@ def on_threads(
     """Apply ``function`` to each item, results in order, each item on one core from end to end.
 
     Splitting every small operation over the cores instead costs a barrier for each, at which a
-    core that another process has taken holds up all the others.
+    core that another process has taken holds up all the others. One item alone stays where it is.
     """
-    before = torch.get_num_threads()
-    if workers(device) == 1:
+    before, items = torch.get_num_threads(), list(items)
+    if workers(device) == 1 or len(items) == 1:
         yield from map(function, items)
         return
     pool = ThreadPoolExecutor(before, initializer=torch.set_num_threads, initargs=(1,))

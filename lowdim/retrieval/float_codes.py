@@ -18,7 +18,8 @@ from lowdim.retrieval.scan import Scores
 
 READ = {
     torch.float32: ("plain", torch.float32, (), 1.0),
-    torch.float16: ("halves", torch.uint16, (), 1.0),
+    torch.float16: ("plain", torch.uint16, (), 1.0),
+    torch.bfloat16: ("plain", torch.int16, (), 1.0),
     torch.float8_e5m2: ("quarters", torch.uint8, (8,), 1.0),
     torch.float8_e4m3fn: ("quarters", torch.uint8, (7,), 2.0**8),
 }

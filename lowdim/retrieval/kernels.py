@@ -117,31 +117,68 @@ def _array(x: Any) -> Any:
 # if it has one row more, that with |start + c step|^2.
 
 
+@intrinsic
+def _number(context: Any, held: Any) -> Any:
+    """The float32 that is held: itself, a byte, or the bits of a float16 or bfloat16.
+
+    numba knows neither of these, so they come as uint16 and int16.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        (bits,) = args
+        if held == numba.uint8:
+            return builder.uitofp(bits, ir.FloatType())
+        if held == numba.uint16:
+            return builder.fpext(builder.bitcast(bits, ir.HalfType()), ir.FloatType())
+        if held == numba.int16:
+            word = builder.zext(bits, ir.IntType(32))
+            return builder.bitcast(builder.shl(word, word.type(16)), ir.FloatType())
+        return bits
+
+    return numba.float32(held), generate
+
+
 @summing
 def _score(
-    c: Array, i: int, queries: Array, constant: Array, start: Array, step: Array, out: Array
+    c: Array, r: int, i: int, queries: Array, constant: Array, start: Array, step: Array, out: Array
 ) -> None:
-    """Column i of ``out``, of the numbers c of a row."""
-    for a in range(len(queries)):
+    """Column i of ``out``, of row r of c."""
+    first = len(out) - len(queries)
+    if first:  # with the first query, while the row is read
+        total = square = np.float32(0)
+        for j in range(c.shape[1]):
+            x = _number(c[r, j])
+            z = start[j] + x * step[j]
+            total += queries[0, j] * x
+            square += z * z
+        out[0, i], out[len(queries), i] = constant[0] + total, square
+    for a in range(first, len(queries)):
         total = np.float32(0)
-        for j in range(len(c)):
-            total += queries[a, j] * np.float32(c[j])
+        for j in range(c.shape[1]):
+            total += queries[a, j] * _number(c[r, j])
         out[a, i] = constant[a] + total
-    if len(out) > len(queries):
-        total = np.float32(0)
-        for j in range(len(c)):
-            z = start[j] + np.float32(c[j]) * step[j]
-            total += z * z
-        out[len(queries), i] = total
 
 
 @summing
 def plain(
     codes: Array, queries: Array, constant: Array, start: Array, step: Array, out: Array
 ) -> None:
-    """A number each: bytes, or float32."""
+    """A number each: bytes, float32, or 16 bits of which `_number` makes one."""
     for i in range(len(codes)):
-        _score(codes[i], i, queries, constant, start, step, out)
+        _score(codes, i, i, queries, constant, start, step, out)
+
+
+@summing
+def quarters(
+    codes: Array, up: int, queries: Array, constant: Array, start: Array, step: Array, out: Array
+) -> None:
+    """float8, which is float16 where all but the sign is moved ``up``."""
+    halves = np.empty((1, codes.shape[1]), np.uint16)
+    for i in range(len(codes)):
+        for j in range(codes.shape[1]):
+            sign = (np.uint16(codes[i, j]) & np.uint16(0x80)) << np.uint16(8)
+            halves[0, j] = sign | (np.uint16(codes[i, j]) & np.uint16(0x7F)) << np.uint16(up)
+        _score(halves, 0, i, queries, constant, start, step, out)
 
 
 @summing
@@ -150,13 +187,13 @@ def nibbles(
 ) -> None:
     """Two numbers a byte: those in low halves first, then those in high ones."""
     half = codes.shape[1]
-    numbers = np.empty(2 * half, np.uint8)
-    low, high = numbers[:half], numbers[half:]
+    numbers = np.empty((1, 2 * half), np.uint8)
+    low, high = numbers[0, :half], numbers[0, half:]
     for i in range(len(codes)):
         for j in range(half):
             low[j] = codes[i, j] & np.uint8(15)
             high[j] = codes[i, j] >> np.uint8(4)
-        _score(numbers, i, queries, constant, start, step, out)
+        _score(numbers, 0, i, queries, constant, start, step, out)
 
 
 @summing
@@ -166,7 +203,7 @@ def planes(
 ) -> None:  # fmt: skip
     """Numbers of some bits: bit t of the first ``counts[t]`` after those of bits below."""
     words = np.empty(len(start) // 8 + 1, np.uint64)
-    numbers = words.view(np.uint8)[: len(start)]
+    numbers = words.view(np.uint8)[: len(start)].reshape(1, len(start))
     last = np.uint64(codes.shape[1] - 1)
     for i in range(len(codes)):
         words[:] = 0
@@ -181,43 +218,7 @@ def planes(
                 kept = pair >> shift & (LOW if g < whole else mask)
                 words[g] |= SPREAD[kept] << up
             bit += counts[t]
-        _score(numbers, i, queries, constant, start, step, out)
-
-
-@intrinsic
-def _float16(context: Any, bits: Any) -> Any:
-    """The number that 16 bits stand for: numba has no such type, processors do."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.fpext(builder.bitcast(args[0], ir.HalfType()), ir.FloatType())
-
-    return numba.float32(numba.uint16), generate
-
-
-@summing
-def halves(
-    codes: Array, queries: Array, constant: Array, start: Array, step: Array, out: Array
-) -> None:
-    """float16, given as integers."""
-    numbers = np.empty(codes.shape[1], np.float32)
-    for i in range(len(codes)):
-        for j in range(len(numbers)):
-            numbers[j] = _float16(codes[i, j])
-        _score(numbers, i, queries, constant, start, step, out)
-
-
-@summing
-def quarters(
-    codes: Array, up: int, queries: Array, constant: Array, start: Array, step: Array, out: Array
-) -> None:
-    """float8, which is float16 where all but the sign is moved ``up``."""
-    numbers = np.empty(codes.shape[1], np.float32)
-    for i in range(len(codes)):
-        for j in range(len(numbers)):
-            sign = (np.uint16(codes[i, j]) & np.uint16(0x80)) << np.uint16(8)
-            rest = (np.uint16(codes[i, j]) & np.uint16(0x7F)) << np.uint16(up)
-            numbers[j] = _float16(np.uint16(sign | rest))
-        _score(numbers, i, queries, constant, start, step, out)
+        _score(numbers, 0, i, queries, constant, start, step, out)
 
 
 @exact

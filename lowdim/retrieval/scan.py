@@ -17,8 +17,8 @@ Scores = Callable[[Tensor], Tensor]
 CELLS = 2**18
 """Coordinates decoded at once by a core: they stay in its cache."""
 
-LEAST = 2**16
-"""Fewest scores that are worth a thread of their own."""
+LEAST = 2**22
+"""Fewest bytes of codes, each read for every query, that are worth a thread of their own."""
 
 LISTED = 2**18
 """Scores that are worked out and looked through at once."""
@@ -45,7 +45,7 @@ def best(
     """
     parts, first = [], 0
     for part in codes:
-        shards = max(1, min(workers(device), queries * len(part) // LEAST))
+        shards = max(1, min(workers(device), queries * part.numel() // LEAST))
         for rows in part.tensor_split(shards):
             parts.append((first, rows))
             first += len(rows)
