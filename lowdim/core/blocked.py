@@ -15,11 +15,14 @@ the candidates and one block.
 from __future__ import annotations
 
 import math
+import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from threading import Lock
+from functools import cache
+from threading import Barrier, Lock
 from typing import TypeVar
 
 import torch
@@ -119,12 +122,38 @@ def on_threads(
     if workers(device) == 1 or len(items) == 1:
         yield from map(function, items)
         return
-    pool = ThreadPoolExecutor(before, initializer=torch.set_num_threads, initargs=(1,))
+    begun = deque(_pool(before).submit(function, item) for item in items)
     try:
-        yield from pool.map(function, items)
+        while begun:
+            yield begun.popleft().result()
     finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(before)  # what threads started later begin with
+        for future in begun:
+            future.cancel()
+        wait(begun)
+
+
+@cache
+def _pool(count: int) -> ThreadPoolExecutor:
+    """Threads on which torch keeps to one core; kept, since starting them takes half a millisecond.
+
+    All are started here, and asked once how many cores torch uses: a thread that has not been asked
+    begins with what any thread has set last.
+    """
+    started = Barrier(count)
+
+    def begin() -> None:
+        torch.set_num_threads(1)
+        torch.get_num_threads()
+        started.wait()
+
+    pool = ThreadPoolExecutor(count, initializer=begin)
+    wait([pool.submit(int) for _ in range(count)])
+    torch.set_num_threads(count)
+    return pool
+
+
+if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads
+    os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def half_squares(

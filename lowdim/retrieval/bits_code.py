@@ -101,7 +101,7 @@ class BitsCode(Code):
         ends = torch.tensor(counts).cumsum(0).tolist()
         return [(n, slice(end - n, end)) for n, end in zip(counts, ends, strict=True)]
 
-    @property
+    @cached_property
     def _counts(self) -> Tensor:
         return torch.tensor([n for n, _ in self.planes])
 

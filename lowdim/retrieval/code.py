@@ -69,6 +69,11 @@ class Code(ABC):
     def decode(self, codes: Tensor) -> Tensor:
         """(n, m) float32 that (n, bytes_per_vector) uint8 stand for."""
 
+    @property
+    def grain(self) -> int:
+        """Fewest rows that are scored together, whatever the number of queries."""
+        return 512
+
     def products(self, queries: Tensor, shift: Tensor | None = None) -> Scores:
         """What makes of codes of z their (q, n) products with (q, m) queries.
 

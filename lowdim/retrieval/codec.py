@@ -194,7 +194,7 @@ class Codec(BaseEstimator):
         wanted = k if rescore is None else min(n, max(k, candidates or 4 * k))
         scores = self.scorer(q)
         block = plan(
-            "search", rows=max(512, LISTED // len(q)), bytes_per_row=16 * (len(q) + 1),
+            "search", rows=max(self.code_.grain, LISTED // len(q)), bytes_per_row=16 * (len(q) + 1),
             fixed=24 * len(q) * wanted + 16 * max(CELLS, self.map_.dims), memory=self.memory,
         )  # fmt: skip
         ids, values = best(parts, scores, len(q), wanted, block, q.device)

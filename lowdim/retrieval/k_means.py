@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
+from lowdim.core.blocked import on_threads, workers
 from lowdim.core.random import choice
 
 ROWS = 512
@@ -52,20 +55,27 @@ def k_means(
 
 def nearest(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
     """(n,) number of the nearest of (k, d) centroids, and (n,) half the squared distance to it."""
-    k = len(centroids)
     half = centroids.square().sum(1, keepdim=True) / 2
-    lifted = torch.cat([-centroids, half], 1).T.contiguous()  # (d + 1, k)
-    rows = torch.cat([x, x.new_ones(len(x), 1)], 1)  # row @ lifted = |c|^2 / 2 - <x, c>
+    lifted = torch.cat([centroids, half], 1).T.contiguous()  # (d + 1, k)
+    shards = x.split(max(ROWS, -(-len(x) // workers(x.device))))
+    parts = list(on_threads(partial(_nearest, lifted), shards, x.device))
+    labels, gaps = (torch.cat(part) for part in zip(*parts, strict=True))
+    return labels, gaps + x.square().sum(1) / 2
+
+
+def _nearest(lifted: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Number of the column with the least |c|^2 / 2 - <x, c>, and that."""
+    k = lifted.shape[1]
     labels, values = x.new_empty(len(x)), x.new_empty(len(x))
     gaps, aboves = x.new_empty(2, ROWS, k)
     order = torch.arange(k).to(x)
     for i in range(0, len(x), ROWS):
-        part = rows[i : i + ROWS]
+        part = x[i : i + ROWS]
         gap, above = gaps[: len(part)], aboves[: len(part)]
-        torch.mm(part, lifted, out=gap)
+        torch.addmm(lifted[-1], part, lifted[:-1], alpha=-1, out=gap)
         lowest = torch.amin(gap, 1, keepdim=True, out=values[i : i + ROWS, None])
         # the first column that is not above the lowest; argmin says it in three times the time
         torch.gt(gap, lowest, out=above)
         torch.add(order, above, alpha=k, out=above)
         torch.amin(above, 1, out=labels[i : i + ROWS])
-    return labels.long(), values + x.square().sum(1) / 2
+    return labels.long(), values

@@ -29,6 +29,9 @@ Kernel = Callable[..., Any]
 
 ONE, EIGHT, TOP, LOW = np.uint64(1), np.uint64(8), np.uint64(56), np.uint64(255)
 
+CODED = 2**16
+"""Fewest coordinates that are worth a thread of their own to code."""
+
 ONES = np.uint64(0x0101010101010101)
 """A bit in each byte of a word."""
 
@@ -96,7 +99,7 @@ def coded(kernel: Kernel, z: Tensor, size: int, *given: Any, dtype: type = np.ui
     """(n, size) uint8: what a kernel makes of (n, m) coordinates, given these, in its own type."""
     codes = torch.empty(len(z), size, dtype=torch.uint8)
     arrays = [_array(x) for x in given]
-    count = workers(z.device)
+    count = max(1, min(workers(z.device), z.numel() // CODED))
     rows: list[Array] = np.array_split(_array(z), count)
     places: list[Array] = np.array_split(codes.numpy().view(dtype), count)
 

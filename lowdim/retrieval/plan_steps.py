@@ -197,10 +197,15 @@ def judged(ids: Tensor, qrels: Qrels | None, k: int) -> dict[str, Any]:
 
 
 def survivors(found: list[Scored], most: int) -> list[Configuration]:
-    """The configurations that none of as few bytes beats, thinned where sizes are closest."""
+    """The configurations that none of as few bytes beats, thinned where sizes are closest.
+
+    What gains less than noise is left out, but for the one that finds most.
+    """
     kept: list[Scored] = []
+    most_found = max((recall for _, _, recall in found), default=0.0)
     for c, size, recall in sorted(found, key=lambda item: (item[1], -item[2])):
-        if not kept or recall > kept[-1][2] + GAIN:
+        best = kept[-1][2] if kept else -1.0
+        if recall > best + GAIN or (best < recall == most_found):
             kept.append((c, size, recall))
     while len(kept) > most:  # of the two sizes that are closest, the smaller finds less
         gaps = [math.log(b[1] / a[1]) for a, b in pairwise(kept)]

@@ -84,8 +84,11 @@ class ProductCode(Code):
     def encode(self, z: Tensor) -> Tensor:
         """(n, N) number of the nearest point in each run."""
         runs = _cut(z, self.bytes_per_vector)  # (N, n, width)
-        pairs = zip(runs, self.codebooks, strict=True)
-        return torch.stack([nearest(x, points)[0].byte() for x, points in pairs], 1)
+
+        def of_run(i: int) -> Tensor:
+            return nearest(runs[i], self.codebooks[i])[0].byte()
+
+        return torch.stack(list(on_threads(of_run, range(len(runs)), z.device)), 1)
 
     def decode(self, codes: Tensor) -> Tensor:
         """(n, m) the points, end to end."""

@@ -22,6 +22,9 @@ from lowdim.retrieval.scan import Scores
 PIECES = 256
 """Most pieces: as many as a byte tells apart."""
 
+GRAIN = 32
+"""Rows of a piece that are scored together, on average, at least."""
+
 ROWS = 3
 """Rows that a piece has on average, at least, for each coordinate."""
 
@@ -104,6 +107,11 @@ class StrataCode(Code):
         return self.centers.shape[1]
 
     @property
+    def grain(self) -> int:
+        """Rows of which each piece has some."""
+        return GRAIN * len(self.centers)
+
+    @property
     def bytes_per_vector(self) -> int:
         """N."""
         return 1 + self._pieces[0][1].bytes_per_vector
@@ -122,20 +130,24 @@ class StrataCode(Code):
     def encode(self, z: Tensor) -> Tensor:
         """(n, N) uint8: the piece, then the code of the coordinates along its directions."""
         labels, _ = nearest(z, self.centers)
-        codes = torch.empty(len(z), self.bytes_per_vector, dtype=torch.uint8, device=z.device)
-        codes[:, 0] = labels
-        for k, rows in _groups(labels):
+        order = labels.argsort(stable=True)
+        parts = z.index_select(0, order).split(torch.bincount(labels).tolist())
+        codes = [z.new_empty(0, self.bytes_per_vector, dtype=torch.uint8)]
+        for k, part in enumerate(parts):
             basis, code = self._pieces[k]
-            codes[rows, 1:] = code.encode((z[rows] - self.centers[k]) @ basis.T)
-        return codes
+            inside = (part - self.centers[k]) @ basis.T
+            piece = codes[0].new_full((len(part), 1), k)
+            codes.append(torch.cat([piece, code.encode(inside)], 1))
+        return torch.cat(codes).index_select(0, order.argsort())
 
     def decode(self, codes: Tensor) -> Tensor:
         """(n, m) points on the pieces."""
-        z = self.centers.new_empty(len(codes), self.dims)
-        for k, rows in self._members(codes):
+        place, parts = self._by_piece(codes)
+        found = [self.centers.new_empty(0, self.dims)]
+        for k, part in parts:
             basis, code = self._pieces[k]
-            z[rows] = torch.addmm(self.centers[k], code.decode(codes[rows, 1:]), basis)
-        return z
+            found.append(torch.addmm(self.centers[k], code.decode(part), basis))
+        return torch.cat(found).index_select(0, place)
 
     def products(self, queries: Tensor, shift: Tensor | None = None) -> Scores:
         """As of every code, in the coordinates of each piece: z = center + c @ basis.
@@ -156,20 +168,25 @@ class StrataCode(Code):
             return code.products(queries @ basis.T, inside), constant[:, None]
 
         def of_codes(codes: Tensor) -> Tensor:
-            found = queries.new_empty(len(queries) + (shift is not None), len(codes))
-            for k, rows in self._members(codes):
+            place, parts = self._by_piece(codes)
+            found = [queries.new_empty(len(queries) + (shift is not None), 0)]
+            for k, part in parts:
                 scores, constant = of_piece(k)
-                found[:, rows] = scores(codes[rows, 1:]) + constant
-            return found
+                found.append(scores(part) + constant)
+            return torch.cat(found, 1).index_select(1, place)
 
         return of_codes
 
-    def _members(self, codes: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Every piece that codes name, with the numbers of its rows."""
-        for k, rows in _groups(codes[:, 0].long()):
-            if k >= len(self.centers):
-                raise InputError(f"a code names piece {k}: there are {len(self.centers)}, from 0")
-            yield k, rows
+    def _by_piece(self, codes: Tensor) -> tuple[Tensor, list[tuple[int, Tensor]]]:
+        """The codes within each piece that is named, end to end, and where there each row is."""
+        order = codes[:, 0].argsort(stable=True)
+        counts = torch.bincount(codes[:, 0]).tolist()
+        if len(counts) > len(self.centers):
+            raise InputError(
+                f"a code names piece {len(counts) - 1}: there are {len(self.centers)}, from 0"
+            )
+        parts = codes[:, 1:].index_select(0, order).split(counts)  # [order, 1:] takes ten times it
+        return order.argsort(), [(k, part) for k, part in enumerate(parts) if len(part)]
 
 
 def _orthonormal(rows: Tensor) -> Tensor:

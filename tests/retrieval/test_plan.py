@@ -201,6 +201,8 @@ def test_survivors_are_the_frontier_thinned():
         [(64, 0.99), (60, 0.98), (32, 0.9), (16, 0.7), (33, 0.5)], start=1)]  # fmt: skip
     assert [c.dims for c in survivors(scored, 9)] == [4, 3, 2, 1]
     assert [c.dims for c in survivors(scored, 3)] == [4, 3, 1]
+    noise = [(Configuration("int8", "pca", i), 10 * i, 0.999 + 0.0004 * i) for i in (1, 2, 3, 3)]
+    assert [c.dims for c in survivors(noise, 9)] == [1, 3]  # the best stays, once
     assert between([(64, 0.99), (32, 0.9), (16, 0.7)], 0.85) == [45, 25, 20]
     assert between([(64, 0.99), (32, 0.9)], 0.999) == [51, 40]
 
