@@ -32,6 +32,8 @@ from lowdim.io.write import check_writable
 from lowdim.retrieval.configurations import Configuration, default_sizes
 from lowdim.retrieval.growth import PARTS, recall_growth
 from lowdim.retrieval.metric import as_queries, check_metric, exact_search, placed
+from lowdim.retrieval.plan_gap import fit_gap
+from lowdim.retrieval.plan_gap import said as gap_note
 from lowdim.retrieval.plan_rows import Plan, PlanRow
 from lowdim.retrieval.plan_steps import (
     Bench,
@@ -93,7 +95,8 @@ def plan(
         Rows held out where no queries are given, at most a fifth of all.
     n_index : int, optional
         Vectors that the index will hold, where ``x`` is a sample of them: what is stored once is
-        shared by so many. The rows that are searched by default.
+        shared by so many, and a note says what the choice loses on rows it is not fitted to. The
+        rows that are searched by default.
     seed : int
         Of all that is drawn.
     memory : int, float, str or None
@@ -171,11 +174,13 @@ def plan(
         table = mark([*table, *(bench.row(c) for c in finer)])
     best, said = choose(table, keep_recall, budget)
     notes += said
-    if n_index > rows.n:
-        notes.append(
-            f"recall is that of {rows.n:,} rows, which the codes were fitted to: of {n_index:,} "
-            "the others may lose more, most of all in codes with codebooks or pieces"
-        )
+    gap = None
+    if n_index > rows.n and best is not None:
+        try:
+            gap = fit_gap(best.configuration, trained.training, q[confirm], k, memory=memory)
+            notes.append(gap_note(gap, n_index))
+        except InputError as error:
+            notes.append(f"not known is what the choice loses on rows it is not fitted to: {error}")
     if best is not None and best.configuration.index == "flat" and rows.n >= INDEXED:
         faster = [replace(best.configuration, index=index) for index in ("ivf", "hnsw")]
         if rows.n > GRAPHED or find_spec("faiss") is None:
@@ -196,7 +201,7 @@ def plan(
             "query_ms": 1e3 * float(exact["seconds"]) / len(q), "bytes": 4 * rows.dim,
             **judged(truth, qrels, k),
         },
-        structure=found, growth=growth,
+        structure=found, growth=growth, fit_gap=gap,
         screened=tuple(
             {"configuration": c.to_dict(), "bytes": round(size), "recall": recall}
             for c, size, recall in bench.tried

@@ -111,6 +111,9 @@ class Plan:
         Spectrum, effective rank, intrinsic and local dimension of the vectors.
     growth : dict or None
         Recall of the choice as the index grows, see :class:`lowdim.retrieval.growth.Growth`.
+    fit_gap : dict or None
+        Where ``n_index`` is larger than n: recall of the choice among ``rows`` that it is fitted
+        to, ``own``, and among as many ``others``.
     screened : tuple of dict
         ``configuration``, ``bytes`` and ``recall`` of what was tried on a sample of rows.
     notes : tuple of str
@@ -134,6 +137,7 @@ class Plan:
     exact: dict[str, float] = field(default_factory=dict)
     structure: dict[str, Any] = field(default_factory=dict)
     growth: dict[str, Any] | None = None
+    fit_gap: dict[str, Any] | None = None
     screened: tuple[dict[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
     seed: int = 0

@@ -71,9 +71,32 @@ def test_what_is_stored_once_is_shared_by_the_vectors_of_the_index():
     assert any(row.bytes > row.code_bytes for row in here.rows)
     assert (here.n_index, large.n_index, large.n) == (1500, 10**6, 1500)
     assert not here.notes
-    assert "1,500 rows, which the codes were fitted to" in large.notes[0]
     with pytest.raises(InputError, match="1500 rows"):
         few(n_index=1499)
+
+
+def test_a_plan_for_more_vectors_says_what_is_lost_on_those_it_is_not_fitted_to():
+    """Fitted to as few rows as there are columns, PCA and its code keep far more of those."""
+    x, q = vectors(120, 60), vectors(400, 60, seed=1)
+    options = {"configurations": ["pca 40, bits10"], "keep_recall": 0.1, "k": 5}
+    assert plan(x, q, **options).fit_gap is None
+    made = plan(x, q, n_index=10_000, **options)
+    gap = made.fit_gap
+    assert gap["rows"] == 60
+    assert gap["own"] > gap["others"] + 0.02
+    assert f"{gap['others']:.1%} among as many others, as most of 10,000" in made.notes[0]
+    order = choice(120, 120, 0, stream=2)  # of the sample that is fitted to
+    own, others = x[order[:60]], x[order[60:]]
+    codec = Configuration.parse("pca 40, bits10").codec().fit(own)
+    asked = q[choice(400, 400, 0, stream=1)[200:]]
+    for rows, recall in ((own, gap["own"]), (others, gap["others"])):
+        found = recall_at_k(
+            codec.search(codec.encode(rows), asked, 5)[0], exact_search(rows, asked, 5)[0]
+        )
+        assert float(found.mean()) == pytest.approx(recall, abs=0.01)
+    none = plan(x[:20], q, n_index=10_000, **options | {"configurations": ["int8"], "k": 10})
+    assert none.fit_gap is None
+    assert any("10 rows are half of all" in note for note in none.notes)
 
 
 def test_codes_are_screened_on_rows_that_they_were_not_fitted_to(monkeypatch):
