@@ -56,7 +56,7 @@ def main() -> None:
                 contenders["faiss"] = partial(search, some, args.k)
             times = interleaved(contenders, args.repeats)
             for metric in ("dot", "cosine"):
-                what = f"{name}, {m:,} queries, {metric}"
+                what = f"{name}, {m:,} {'query' if m == 1 else 'queries'}, {metric}"
                 rows.append(Row(f"{what}: ours", 1000 * times.best(metric), "ms"))
                 if search is not None:
                     bar = "<= 1" if metric == "dot" and same else ""

@@ -95,6 +95,11 @@ def trained(make: Callable[[], nn.Module], train: Batches, valid: Batches) -> nn
     return best
 
 
+def uniform(width: int) -> str:
+    """The table in which every user and film has as many numbers."""
+    return f"{width} column{'s' if width > 1 else ''} for each"
+
+
 def errors(ratings: Ratings, seed: int, widths: list[int], n_blocks: int) -> dict[str, float]:
     """Test error by contender."""
     torch.manual_seed(seed)
@@ -112,24 +117,28 @@ def errors(ratings: Ratings, seed: int, widths: list[int], n_blocks: int) -> dic
     def judge(name: str, table: nn.Module, said: str = "") -> None:
         best = trained(lambda: Factors(copy.deepcopy(table), n, mean), train, valid)
         found[name] = rmse(best, test)
-        print(f"seed {seed}  {name:20} {found[name]:.4f}  {said}", flush=True)
+        print(f"seed {seed}  {name:44} {found[name]:.4f}  {said}", flush=True)
 
     judge("biases alone", Nothing())
-    judge(f"{WIDEST} columns", nn.Embedding(n, WIDEST))
+    judge(uniform(WIDEST), nn.Embedding(n, WIDEST))
     soft = SoftEmbedding(blocks, WIDEST)
     options: dict[str, Any] = {"epochs": 6, "learning_rate": RATE, "weight_decay": 1e-4}
     search_dims(Factors(soft, n, mean), train, valid, mse_loss, alpha_rate=RATE, **options)
     for width in widths:
-        judge(f"{width} columns", nn.Embedding(n, width))
+        judge(uniform(width), nn.Embedding(n, width))
         cut = MixedEmbedding.of(soft, numbers=n * width)
-        judge(f"{width}: DNIS", cut, f"{cut.dims}, {cut.weight.numel():,} numbers")
+        judge(
+            f"search_dims, as large as {uniform(width)}",
+            cut,
+            f"{cut.dims}, {cut.weight.numel():,} numbers",
+        )
         table = OptEmbedding(blocks, WIDEST)
         opt = opt_embed(
             Factors(table, n, mean), train, valid, mse_loss, numbers=n * width, population=12,
             generations=6, seed=seed, **options,
         )  # fmt: skip
         said = f"{opt.dims}, {opt.rows:,} rows, {opt.numbers:,} numbers"
-        judge(f"{width}: OptEmbed", table.compact(), said)
+        judge(f"opt_embed, as large as {uniform(width)}", table.compact(), said)
     return found
 
 
@@ -145,13 +154,13 @@ def main() -> None:
     for name in runs[0]:
         values = torch.tensor([run[name] for run in runs])
         rows.append(Row(f"{name}: test RMSE", float(values.mean())))
-        if ":" in name:
-            uniform = torch.tensor([run[f"{name.split(':')[0]} columns"] for run in runs])
-            difference = values - uniform
-            rows.append(Row("  less the uniform table's", float(difference.mean()), "", "<= 0"))
+        same = name.partition(", as large as ")[2]
+        if same:
+            difference = values - torch.tensor([run[same] for run in runs])
+            rows.append(Row(f"{name}: less that one's", float(difference.mean()), "", "<= 0"))
             if len(runs) > 1:
                 error = float(difference.std()) / len(runs) ** 0.5
-                rows.append(Row("  standard error of that", error))
+                rows.append(Row(f"{name}: standard error of that", error))
     report("index_tables", rows, seeds=args.seeds, widths=args.widths, blocks=args.blocks)
 
 
