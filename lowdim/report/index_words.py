@@ -21,7 +21,7 @@ def sentences(report: IndexReport) -> list[str]:
     """The things to know, the answer first."""
     if (plan := report.plan) is None:
         return []
-    said = [answer(plan), stored(plan), grows(plan), shape(plan)]
+    said = [answer(plan), stored(plan), grows(plan), fitted(plan), shape(plan)]
     return [sentence for sentence in said if sentence]
 
 
@@ -126,6 +126,16 @@ def grows(plan: dict[str, Any]) -> str:
         f"As the index grows {whose}, {now} at {size:,} on {growth['queries']:,} of the queries, "
         f"is forecast to be {ahead} vectors; so foretold from fewer rows, it was off by at most "
         f"{100 * growth['error']:.2g} points."
+    )
+
+
+def fitted(plan: dict[str, Any]) -> str:
+    """What is lost on vectors that the codes were not fitted to."""
+    if not (gap := plan["fit_gap"]):
+        return ""
+    return (
+        f"Fitted to {gap['rows']:,} rows, the choice keeps {share(gap['own'])} among these and "
+        f"{share(gap['others'])} among as many others, as most of {plan['n_index']:,} will be."
     )
 
 

@@ -33,7 +33,6 @@ from lowdim.retrieval.configurations import Configuration, default_sizes
 from lowdim.retrieval.growth import PARTS, recall_growth
 from lowdim.retrieval.metric import as_queries, check_metric, exact_search, placed
 from lowdim.retrieval.plan_gap import fit_gap
-from lowdim.retrieval.plan_gap import said as gap_note
 from lowdim.retrieval.plan_rows import Plan, PlanRow
 from lowdim.retrieval.plan_steps import (
     Bench,
@@ -95,8 +94,8 @@ def plan(
         Rows held out where no queries are given, at most a fifth of all.
     n_index : int, optional
         Vectors that the index will hold, where ``x`` is a sample of them: what is stored once is
-        shared by so many, and a note says what the choice loses on rows it is not fitted to. The
-        rows that are searched by default.
+        shared by so many, and ``fit_gap`` says what the choice loses on rows that it is not fitted
+        to. The rows that are searched by default.
     seed : int
         Of all that is drawn.
     memory : int, float, str or None
@@ -178,7 +177,6 @@ def plan(
     if n_index > rows.n and best is not None:
         try:
             gap = fit_gap(best.configuration, trained.training, q[confirm], k, memory=memory)
-            notes.append(gap_note(gap, n_index))
         except InputError as error:
             notes.append(f"not known is what the choice loses on rows it is not fitted to: {error}")
     if best is not None and best.configuration.index == "flat" and rows.n >= INDEXED:

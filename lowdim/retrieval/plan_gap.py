@@ -42,12 +42,3 @@ def fit_gap(
         ids, _ = codec.search(codec.encode(rows), queries, k)
         recalls.append(float(recall_at_k(ids, truth).mean()))
     return {"rows": half, "own": recalls[0], "others": recalls[1]}
-
-
-def said(gap: dict[str, Any], n_index: int) -> str:
-    """The note of a plan that is made for more vectors than it was given."""
-    return (
-        f"recall is of rows that the codes were fitted to: fitted to {gap['rows']:,} of them, the "
-        f"choice keeps {gap['own']:.1%} among these and {gap['others']:.1%} among as many others, "
-        f"as most of {n_index:,} will be"
-    )

@@ -202,7 +202,7 @@ class Plan:
         return "\n".join(lines + [fill(f"note: {note}", 80) for note in self.notes])
 
     def _said(self) -> list[str]:
-        """The choice, and what happens as the index grows."""
+        """The choice, what happens as the index grows, and on rows that are not fitted to."""
         said = []
         if self.best is not None:
             size = f"{self.best.bytes} bytes a vector, {format_bytes(self.best.stored)} in all"
@@ -213,6 +213,9 @@ class Plan:
         if self.growth is not None:
             ahead = ", ".join(f"{r:.3f} at {size:,}" for size, r in self.growth["forecast"])
             said.append(f"  forecast: {ahead} rows")
+        if (gap := self.fit_gap) is not None:
+            both = f"{gap['own']:.3f} among these, {gap['others']:.3f} among others"
+            said.append(f"  fitted to half of the rows: {both}")
         return said
 
 
