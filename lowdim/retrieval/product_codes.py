@@ -7,6 +7,7 @@ trained here: faiss is not needed.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Self
 
 import torch
@@ -188,6 +189,7 @@ def check_size(size: int | None, most: int) -> int:
     return size
 
 
+@lru_cache(64)
 def filled(m: int, n_runs: int) -> Tensor:
     """(N, width) bool: where the runs of m coordinates have one."""
     short, longer = divmod(m, n_runs)

@@ -50,19 +50,22 @@ def best(
             parts.append((first, rows))
             first += len(rows)
 
+    none = torch.full((queries, k), -1, device=device)
+    least = torch.full((queries, k), -math.inf, device=device)
+    if queries * first <= LISTED and all(len(rows) <= block for _, rows in parts):
+        found = list(on_threads(lambda item: scores(item[1]), parts, device))
+        return _top(*_merged(none, least, torch.cat(found, 1), 0), k)
+
     def of_part(item: tuple[int, Tensor]) -> tuple[Tensor, Tensor]:
         start, rows = item
-        found = torch.full((queries, k), -1, device=device)
-        values = torch.full((queries, k), -math.inf, device=device)
+        found, values = none, least
         for some in rows.split(block):
             found, values = _merged(found, values, scores(some), start)
             start += len(some)
         return found, values
 
     lists = list(on_threads(of_part, parts, device))
-    found = torch.cat([ids for ids, _ in lists], 1)
-    values = torch.cat([scores for _, scores in lists], 1)
-    return _top(found, values, k)
+    return _top(*(torch.cat(both, 1) for both in zip(*lists, strict=True)), k)
 
 
 def _merged(found: Tensor, values: Tensor, scores: Tensor, first: int) -> tuple[Tensor, Tensor]:
