@@ -41,7 +41,8 @@ def best(
     """(queries, k) row numbers and scores, descending; equals in the order of their rows.
 
     ``codes`` are (rows, bytes) parts of the whole, in order; ``block`` rows are scored at once.
-    Fewer rows than k leave -1 at the end, with score -inf.
+    Fewer rows than k leave -1 at the end, with score -inf. Lists are made on the threads that score:
+    the threads that torch would start here wait busily for more, on the cores of the next search.
     """
     parts, first = [], 0
     for part in codes:
@@ -50,22 +51,19 @@ def best(
             parts.append((first, rows))
             first += len(rows)
 
-    none = torch.full((queries, k), -1, device=device)
-    least = torch.full((queries, k), -math.inf, device=device)
-    if queries * first <= LISTED and all(len(rows) <= block for _, rows in parts):
-        found = list(on_threads(lambda item: scores(item[1]), parts, device))
-        return _top(*_merged(none, least, torch.cat(found, 1), 0), k)
-
     def of_part(item: tuple[int, Tensor]) -> tuple[Tensor, Tensor]:
         start, rows = item
-        found, values = none, least
+        found = torch.full((queries, k), -1, device=device)
+        values = torch.full((queries, k), -math.inf, device=device)
         for some in rows.split(block):
             found, values = _merged(found, values, scores(some), start)
             start += len(some)
         return found, values
 
     lists = list(on_threads(of_part, parts, device))
-    return _top(*(torch.cat(both, 1) for both in zip(*lists, strict=True)), k)
+    found = torch.cat([ids for ids, _ in lists], 1)
+    values = torch.cat([scores for _, scores in lists], 1)
+    return _top(found, values, k)
 
 
 def _merged(found: Tensor, values: Tensor, scores: Tensor, first: int) -> tuple[Tensor, Tensor]:
