@@ -41,8 +41,8 @@ def best(
     """(queries, k) row numbers and scores, descending; equals in the order of their rows.
 
     ``codes`` are (rows, bytes) parts of the whole, in order; ``block`` rows are scored at once.
-    Fewer rows than k leave -1 at the end, with score -inf. Lists are made on the threads that score:
-    the threads that torch would start here wait busily for more, on the cores of the next search.
+    Fewer rows than k leave -1 at the end, with score -inf. Lists are made on the threads that
+    score: threads that torch would start here wait busily, on the cores of the next search.
     """
     parts, first = [], 0
     for part in codes:
