@@ -112,8 +112,10 @@ class BitsCode(Code):
         if compiles(z):
             from lowdim.retrieval import kernels
 
-            which = torch.arange(self.dims)[self.coded]
-            given = (self._counts, which, low, scale, top)
+            which, grid = self.coded, [low, scale, top]
+            if isinstance(which, slice):
+                which, grid = torch.arange(0), [x[which] for x in grid]
+            given = (self._counts, which, *grid)
             return kernels.coded(kernels.to_planes, z, self.bytes_per_vector, *given)
         low, scale, top = low[self.coded], scale[self.coded], top[self.coded]
 

@@ -278,27 +278,36 @@ def to_nibbles(z: Array, low: Array, width: Array, out: Array) -> None:
 def to_planes(
     z: Array, counts: Array, which: Array, low: Array, scale: Array, top: Array, out: Array
 ) -> None:
-    """Numbers of some bits of the coordinates ``which``, as `planes` reads them."""
-    every = np.empty(z.shape[1], np.uint8)
-    words = np.zeros(-(-len(which) // 8), np.uint64)
-    numbers = words.view(np.uint8)
+    """Numbers of some bits of the coordinates ``which``, as `planes` reads them.
+
+    An empty ``which`` stands for the first coordinates, as many as there are grids.
+    """
+    words = np.zeros((counts[0] + 7) >> 3, np.uint64)
+    numbers, plane = words.view(np.uint8), np.empty(len(words), np.uint8)
+    every = np.empty(len(low), np.uint8) if len(which) else numbers
     for i in range(len(z)):
-        for j in range(len(every)):
+        for j in range(len(low)):
             cell = min(max((z[i, j] - low[j]) * scale[j], np.float32(0)), top[j])
             every[j] = np.uint8(np.int32(cell))
         for j in range(len(which)):
             numbers[j] = every[np.uint64(which[j])]
-        byte, filled, begun = 0, 0, np.uint64(0)
+        bit = 0
         for t in range(len(counts)):
-            for g in range((counts[t] + 7) >> 3):
-                taken = min(8, counts[t] - 8 * g)
-                bits = (words[g] >> np.uint64(t) & ONES) * GATHER >> TOP
-                begun |= (bits & LOW >> np.uint64(8 - taken)) << np.uint64(filled)
-                filled += taken
-                if filled >= 8:
-                    out[i, byte] = np.uint8(begun & LOW)
-                    begun >>= EIGHT
-                    byte, filled = byte + 1, filled - 8
+            groups, row = (counts[t] + 7) >> 3, out[i, bit >> 3 :]
+            for g in range(groups):
+                plane[g] = np.uint8((words[g] >> np.uint64(t) & ONES) * GATHER >> TOP)
+            plane[groups - 1] &= np.uint8(255 >> (8 * groups - counts[t]))
+            up, down = np.uint8(bit & 7), np.uint8(8 - (bit & 7))
+            if up == 0:
+                for g in range(groups):
+                    row[g] = plane[g]
+            else:
+                row[0] |= np.uint8(plane[0] << up)
+                for g in range(1, groups):
+                    row[g] = np.uint8(plane[g] << up) | np.uint8(plane[g - 1] >> down)
+                if groups < len(row):
+                    row[groups] = plane[groups - 1] >> down
+            bit += counts[t]
 
 
 @intrinsic
