@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--decoded", type=int, default=683, help="rows decoded at once")
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
+    from lowdim.retrieval import Codec
     from lowdim.retrieval.code import find_code
 
     x = torch.from_numpy(vectors(args.n, 1)[0])
@@ -63,6 +64,12 @@ def main() -> None:
                 rows.append(Row(f"{name} {what}: faiss over ours", ratio, "x", ">= 1"))
             rate = 4 * x.numel() / times.best(what) / 1e9
             rows.append(Row(f"{name} {what}: float32 coordinates", rate, "GB/s"))
+    for name in ("bits48", "bits96"):  # as they are meant: each coordinate of another variance
+        codec = Codec(name, reduction="pca", n_train=20_000).fit(x)
+        encode = partial(in_blocks, codec.encode, x, args.encoded)
+        times = interleaved({"rotation": limits["rotation"], "encode": encode}, args.repeats)
+        share = times.ratio("rotation", "encode")
+        rows.append(Row(f"pca, {name} encode: share of the limit, rotation", share, "", ">= 0.5"))
     report("index_codes", rows, n=args.n, dim=m, encoded=args.encoded, decoded=args.decoded)
 
 
