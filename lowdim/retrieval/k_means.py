@@ -9,9 +9,13 @@ from torch import Tensor
 
 from lowdim.core.blocked import on_threads, workers
 from lowdim.core.random import choice
+from lowdim.retrieval.code import compiles
 
 ROWS = 512
 """Rows whose products with the centroids are held at once: they stay in the cache."""
+
+NARROW = 32
+"""Most coordinates for which one compiled pass is faster than products of matrices."""
 
 
 def k_means(
@@ -58,13 +62,23 @@ def nearest(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
     half = centroids.square().sum(1, keepdim=True) / 2
     lifted = torch.cat([centroids, half], 1).T.contiguous()  # (d + 1, k)
     shards = x.split(max(ROWS, -(-len(x) // workers(x.device))))
-    parts = list(on_threads(partial(_nearest, lifted), shards, x.device))
+    find = _compiled if compiles(x) and x.shape[1] <= NARROW else _multiplied
+    parts = list(on_threads(partial(find, lifted), shards, x.device))
     labels, gaps = (torch.cat(part) for part in zip(*parts, strict=True))
     return labels, gaps + x.square().sum(1) / 2
 
 
-def _nearest(lifted: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+def _compiled(lifted: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """Number of the column with the least |c|^2 / 2 - <x, c>, and that."""
+    from lowdim.retrieval import kernels
+
+    labels, values = x.new_empty(len(x), dtype=torch.int64), x.new_empty(len(x))
+    kernels.closest(x.contiguous().numpy(), lifted.numpy(), labels.numpy(), values.numpy())
+    return labels, values
+
+
+def _multiplied(lifted: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The same by products of matrices, as many rows at a time as stay in the cache."""
     k = lifted.shape[1]
     labels, values = x.new_empty(len(x)), x.new_empty(len(x))
     gaps, aboves = x.new_empty(2, ROWS, k)

@@ -3,7 +3,8 @@
 A search with few queries is bound by how often a row is touched. Here a row is decoded to the
 first-level cache, multiplied with each query and measured there; nothing decoded is ever stored.
 Coding is one pass as well. Sums are those of products of matrices but for the order, and with it
-the last bits; bytes are the same.
+the last bits; bytes are the same, but of a vector that is as near to two points of a codebook as
+these bits.
 
 A kernel is compiled when it is first called, for a second or so, and kept on disk where that may
 be written: beside this file, or in the user's cache.
@@ -361,3 +362,45 @@ def to_bfloat16(z: Array, largest: float, out: Array) -> None:
         for j in range(z.shape[1]):
             bits = _bits(min(max(z[i, j], np.float32(-largest)), np.float32(largest)))
             out[i, j] = np.uint16((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16)
+
+
+@exact
+def _first_least(numbers: Array, keys: Array) -> Any:
+    """Where the least of some float32 is first.
+
+    Found among integers in the same order: a minimum of floats is not vectorised.
+    """
+    for c in range(len(keys)):
+        bits = _bits(numbers[c])
+        keys[c] = bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF))
+    low = np.int32(0x7FFFFFFF)
+    for c in range(len(keys)):
+        low = min(low, keys[c])
+    first = np.int32(len(keys))
+    for c in range(len(keys)):
+        first = min(first, np.int32(c) if keys[c] == low else np.int32(len(keys)))
+    return first
+
+
+@summing
+def closest(x: Array, points: Array, found: Array, least: Array) -> None:
+    """Which column c of (d + 1, k) ``points`` has the least points[d, c] - <x, points[:d, c]>.
+
+    The first of equals. Four coordinates are done each time that the sums are read and written.
+    """
+    d, whole, last = x.shape[1], x.shape[1] - x.shape[1] % 4, points[x.shape[1]]
+    gaps, keys = np.empty(len(last), np.float32), np.empty(len(last), np.int32)
+    for i in range(len(x)):
+        for c in range(len(gaps)):
+            gaps[c] = last[c]
+        for j in range(0, whole, 4):
+            p, q, r, s = x[i, j], x[i, j + 1], x[i, j + 2], x[i, j + 3]
+            one, two, three, four = points[j], points[j + 1], points[j + 2], points[j + 3]
+            for c in range(len(gaps)):
+                gaps[c] -= p * one[c] + q * two[c] + r * three[c] + s * four[c]
+        for j in range(whole, d):
+            p, one = x[i, j], points[j]
+            for c in range(len(gaps)):
+                gaps[c] -= p * one[c]
+        found[i] = _first_least(gaps, keys)
+        least[i] = gaps[found[i]]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from lowdim.retrieval import Codec
 from lowdim.retrieval.code import FEW, codes, compiles, find_code
+from lowdim.retrieval.k_means import nearest
 from tests.retrieval.code_checks import fitted, gaussian
 
 pytest.importorskip("numba")
@@ -150,3 +151,23 @@ def test_nothing_is_compiled_where_there_is_no_place_to_keep_it(tmp_path):
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.stdout.strip() == "True"
+
+
+@pytest.mark.parametrize(("n", "d", "k"), [(300, d, 37) for d in (1, 2, 3, 4, 5, 8, 31, 32)]
+                         + [(5, 8, 1), (1, 1, 1), (0, 4, 3), (1100, 8, 256)])  # fmt: skip
+def test_the_nearest_point_is_that_of_float64(n, d, k):
+    g = torch.Generator().manual_seed(d)
+    x, points = torch.randn(n, d, generator=g) + 3, torch.randn(k, d, generator=g) + 3
+    labels, half = nearest(x, points)
+    true = torch.cdist(x.double(), points.double()).square() / 2
+    assert labels.shape == half.shape == (n,)
+    torch.testing.assert_close(half.double(), true.amin(1), atol=1e-4, rtol=0)
+    chosen = true[torch.arange(n), labels]
+    torch.testing.assert_close(chosen, true.amin(1), atol=1e-4, rtol=0)
+
+
+def test_of_equal_points_the_first_is_nearest():
+    points = gaussian(6, 8)[[2, 0, 2, 1, 0, 2]]
+    assert nearest(points, points)[0].tolist() == [0, 1, 0, 3, 1, 0]
+    assert nearest(torch.zeros(3, 8), torch.zeros(4, 8))[0].tolist() == [0, 0, 0]
+    assert nearest(torch.zeros(1, 4), torch.tensor([[0.0] * 4, [-0.0] * 4]))[0].tolist() == [0]
