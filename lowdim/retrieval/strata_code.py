@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Self
@@ -85,7 +84,7 @@ class StrataCode(Code):
         means = k_means(z, max(1, min(PIECES, n // (ROWS * m))), seed=seed)
         labels = nearest(z, means)[0].unique(return_inverse=True)[1]  # of pieces with rows
         centers, bases, codes = [], [], []
-        for _, members in _groups(labels):
+        for members in labels.argsort(stable=True).split(labels.bincount().tolist()):
             rows = z[members]
             own = Moments(m, device=z.device).update(rows)
             spread = (len(rows) * own.second_moment() + m * whole) / (len(rows) + m)
@@ -198,10 +197,3 @@ def _orthonormal(rows: Tensor) -> Tensor:
     for _ in range(2):
         basis = 1.5 * basis - 0.5 * (basis @ basis.T) @ basis
     return basis.float()
-
-
-def _groups(labels: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """Every label there is, with the numbers of its rows."""
-    order = labels.argsort(stable=True)
-    rows = order.split(torch.bincount(labels).tolist())
-    return ((k, part) for k, part in enumerate(rows) if len(part))
