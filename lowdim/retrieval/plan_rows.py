@@ -215,7 +215,7 @@ class Plan:
             said.append(f"  forecast: {ahead} rows")
         if (gap := self.fit_gap) is not None:
             both = f"{gap['own']:.3f} among these, {gap['others']:.3f} among others"
-            said.append(f"  fitted to half of the rows: {both}")
+            said.append(f"  fitted to {gap['rows']:,} rows: {both}")
         return said
 
 

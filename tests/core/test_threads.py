@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import threading
@@ -90,6 +89,5 @@ assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 6
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_forked_child_has_threads_of_its_own():
     subprocess.run([sys.executable, "-c", FORKED], check=True, timeout=120)
